@@ -150,6 +150,8 @@ static _Noreturn void become(const char *const arguments[], int out, int err,
     prctl(PR_SET_PDEATHSIG, SIGKILL); /* the server never outlives the test */
     dup2(out, STDOUT_FILENO);
     dup2(err, STDERR_FILENO);
+    for (int fd = STDERR_FILENO + 1; fd < 1024; fd++) /* so that tests may count the server's own */
+        close(fd);
     if (setup->descriptors != 0) {
         struct rlimit limit;
         getrlimit(RLIMIT_NOFILE, &limit);
@@ -167,8 +169,6 @@ static _Noreturn void become(const char *const arguments[], int out, int err,
     dprintf(STDERR_FILENO, "%s: %s\n", arguments[0], strerror(errno));
     _exit(127);
 }
-
-static bool connects(const struct server *server);
 
 /* Waits for the line "listening on ADDRESS:PORT", and takes the port from it.
  * Returns whether it came. */
@@ -240,7 +240,8 @@ struct server server_start(const struct server_setup *setup)
     close(out[1]);
     free(command);
 
-    bool ready = server.foreign ? eventually(!server_alive(&server) || connects(&server)) && connects(&server)
+    bool ready = server.foreign ? eventually(!server_alive(&server) || client_can_connect(&server)) &&
+                                      client_can_connect(&server)
                                 : read_ready_line(&server, out[0]);
     if (counts[0] != '\0')
         unlink(counts);
@@ -249,6 +250,8 @@ struct server server_start(const struct server_setup *setup)
         ck_abort_msg("the server did not get ready: %s\nfirst line on stdout: \"%.100s\"\non stderr: %.400s",
                      chosen, server.line, server_errors(&server));
     }
+    if (counters != NULL && counters[0].function[0] == '\0')
+        tap_skip("the fault injector could not be loaded into the server");
     /* out[0] stays open: a server that writes more shall not get SIGPIPE */
     return server;
 }
@@ -439,8 +442,6 @@ static const struct inject_slot *slot(const char *function)
 {
     if (counters == NULL)
         ck_abort_msg("the server was started without the fault injector");
-    if (counters[0].function[0] == '\0')
-        tap_skip("the fault injector could not be loaded into the server");
     for (size_t i = 0; i < INJECT_SLOTS && counters[i].function[0] != '\0'; i++) {
         if (strcmp(counters[i].function, function) == 0)
             return &counters[i];
@@ -495,8 +496,7 @@ static int client_socket(const struct server *server, struct sockaddr_storage *a
     return fd;
 }
 
-/* Whether a connection can be made at all. */
-static bool connects(const struct server *server)
+bool client_can_connect(const struct server *server)
 {
     struct sockaddr_storage address;
     socklen_t size;

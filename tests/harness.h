@@ -95,6 +95,9 @@ uint64_t server_failures(const struct server *server, const char *function);
  * by the deadline. */
 int client_connect(const struct server *server);
 
+/* Whether a connection can be made at all. */
+bool client_can_connect(const struct server *server);
+
 /* Connects count clients at once, each to descriptors[i]. */
 void client_connect_many(const struct server *server, int *descriptors, size_t count);
 
