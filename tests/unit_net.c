@@ -1,0 +1,791 @@
+/* unit_net.c - unit tests of net.c, the frame that is the same in every chapter.
+ *
+ * net.c is compiled here exactly as for a server. The linker (--wrap) sends its
+ * calls of the functions below to this file, which counts them and makes the
+ * next one fail when a test wants that; all else is done for real, on real
+ * sockets. Macros around an included net.c would do as well, but then it would
+ * not be the net.c of the servers any more.
+ * Needs POSIX.1-2008, and a linker with --wrap (GNU ld, gold, lld). */
+#define _POSIX_C_SOURCE 200809L
+
+#include "net.h"
+
+#include "harness.h"
+#include "tap.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/time.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#define CHAPTER "the book, chapter 1, "
+#define PIECES CHAPTER "\"The server, piece by piece\""
+#define WILD CHAPTER "\"Found in the wild\""
+
+/* ---- faults ---- */
+
+struct fault {
+    int error; /* of the next call; 0: let it happen */
+    unsigned calls;
+};
+
+/* Counts a call; says whether it is to fail. */
+static bool fails(struct fault *fault)
+{
+    int error = fault->error;
+    fault->calls++;
+    fault->error = 0;
+    errno = error != 0 ? error : errno;
+    return error != 0;
+}
+
+#define WRAP(name, parameters, arguments)                           \
+    static struct fault name##_fault;                               \
+    int __real_##name parameters;                                   \
+    int __wrap_##name parameters;                                   \
+    int __wrap_##name parameters                                    \
+    {                                                               \
+        return fails(&name##_fault) ? -1 : __real_##name arguments; \
+    }
+
+WRAP(socket, (int domain, int type, int protocol), (domain, type, protocol))
+WRAP(bind, (int fd, const struct sockaddr *address, socklen_t size), (fd, address, size))
+WRAP(listen, (int fd, int backlog), (fd, backlog))
+WRAP(getsockname, (int fd, struct sockaddr *address, socklen_t *size), (fd, address, size))
+WRAP(setsockopt, (int fd, int level, int option, const void *value, socklen_t size),
+     (fd, level, option, value, size))
+WRAP(sigaction, (int number, const struct sigaction *action, struct sigaction *before),
+     (number, action, before))
+
+static struct fault accept_fault;
+static int signal_before_accept; /* comes when nothing waits yet; 0: none */
+static int accept_error;         /* what the real accept() said */
+int __real_accept(int listener, struct sockaddr *address, socklen_t *size);
+int __wrap_accept(int listener, struct sockaddr *address, socklen_t *size);
+int __wrap_accept(int listener, struct sockaddr *address, socklen_t *size)
+{
+    if (fails(&accept_fault))
+        return -1;
+    if (signal_before_accept != 0)
+        raise(signal_before_accept);
+    int fd = __real_accept(listener, address, size);
+    accept_error = fd < 0 ? errno : 0;
+    return fd;
+}
+
+static struct fault nanosleep_fault;
+static struct timespec slept;
+int __real_nanosleep(const struct timespec *wanted, struct timespec *left);
+int __wrap_nanosleep(const struct timespec *wanted, struct timespec *left);
+int __wrap_nanosleep(const struct timespec *wanted, struct timespec *left)
+{
+    slept = *wanted;
+    if (!fails(&nanosleep_fault))
+        return __real_nanosleep(wanted, left);
+    if (left != NULL)
+        *left = *wanted; /* a signal came at once */
+    return -1;
+}
+
+/* ---- what a program that uses net.c does ---- */
+
+static void contents(FILE *file, char *text, size_t size)
+{
+    ssize_t got = pread(fileno(file), text, size - 1, 0);
+    text[got > 0 ? got : 0] = '\0';
+}
+
+/* From now on what this process writes to fd goes to the file that is returned. */
+static FILE *redirect(int fd)
+{
+    FILE *file = tmpfile();
+    fflush(NULL);
+    if (file == NULL || dup2(fileno(file), fd) < 0)
+        ck_abort_msg("redirecting: %s", strerror(errno));
+    return file;
+}
+
+/* net_options() with these arguments behind a program's name. */
+static struct net_options options_of(const char *const arguments[])
+{
+    static char name[] = "/some/where/echo";
+    static char copies[8][64];
+    static char *argv[10] = {name};
+    int argc = 1;
+    struct net_options options;
+
+    for (; arguments[argc - 1] != NULL; argc++) {
+        snprintf(copies[argc - 1], sizeof copies[0], "%s", arguments[argc - 1]);
+        argv[argc] = copies[argc - 1];
+    }
+    net_options(&options, argc, argv, "a test");
+    return options;
+}
+#define ARGUMENTS(...) ((const char *const[]){__VA_ARGS__, NULL})
+
+struct outcome {
+    int status; /* 128 plus the signal, if one ended it */
+    char out[2048];
+    char err[2048];
+};
+
+/* Starts up as every server does, in a process of its own, and ends with 0
+ * once it listens. path: where its standard output goes, NULL: into the outcome. */
+static struct outcome start_up_onto(const char *path, const char *const arguments[])
+{
+    struct outcome outcome;
+    int status;
+    FILE *out = path == NULL ? tmpfile() : fopen(path, "w");
+    FILE *err = tmpfile();
+    if (out == NULL || err == NULL)
+        ck_abort_msg("%s: %s", path == NULL ? "a temporary file" : path, strerror(errno));
+
+    fflush(NULL);
+    pid_t child = fork();
+    if (child == 0) {
+        dup2(fileno(out), STDOUT_FILENO);
+        dup2(fileno(err), STDERR_FILENO);
+        struct net_options options = options_of(arguments);
+        net_catch_signals();
+        exit(net_listen(&options) >= 0 ? EXIT_SUCCESS : 99);
+    }
+    if (child < 0 || waitpid(child, &status, 0) != child)
+        ck_abort_msg("a child process: %s", strerror(errno));
+    outcome.status = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+    contents(out, outcome.out, sizeof outcome.out);
+    contents(err, outcome.err, sizeof outcome.err);
+    fclose(out);
+    fclose(err);
+    return outcome;
+}
+#define START_UP(...) start_up_onto(NULL, ARGUMENTS(__VA_ARGS__))
+
+/* Requires that it ended with status, and that stderr has one line, which
+ * names the program first and has each of what and why in it. */
+static void check_refusal(const struct outcome *outcome, int status, const char *what, const char *why)
+{
+    const char *line = outcome->err;
+    const char *end = strchr(line, '\n');
+
+    if (outcome->status != status)
+        ck_abort_msg("%s, %s: ended with status %d and not with %d; stderr: %s", what, why, outcome->status,
+                     status, line);
+    if (strncmp(line, "echo: ", strlen("echo: ")) != 0 || end == NULL || end[1] != '\0')
+        ck_abort_msg("%s, %s: stderr is not the one line \"echo: what: why\", but \"%s\"", what, why, line);
+    if (strstr(line, what) == NULL || strstr(line, why) == NULL)
+        ck_abort_msg("the message does not say both \"%s\" and \"%s\": %s", what, why, line);
+}
+
+/* ---- sockets ---- */
+
+/* net_listen() in this process. line: what it prints, may be NULL. */
+static int listen_on(const char *address, const char *port, char line[128])
+{
+    char text[128];
+    FILE *out = redirect(STDOUT_FILENO);
+    const struct net_options options = {.address = address, .port = port};
+    int listener = net_listen(&options);
+    contents(out, line != NULL ? line : text, sizeof text);
+    fclose(out);
+    return listener;
+}
+
+static uint16_t port_of(int fd)
+{
+    struct sockaddr_in address;
+    socklen_t size = sizeof address;
+    if (getsockname(fd, (struct sockaddr *)&address, &size) < 0)
+        ck_abort_msg("getsockname: %s", strerror(errno));
+    return ntohs(address.sin_port);
+}
+
+/* A client whose connection waits in the listener's queue. */
+static int connect_to(int listener)
+{
+    struct sockaddr_storage address;
+    socklen_t size = sizeof address;
+    if (getsockname(listener, (struct sockaddr *)&address, &size) < 0)
+        ck_abort_msg("getsockname: %s", strerror(errno));
+    int fd = socket(address.ss_family, SOCK_STREAM, 0);
+    if (fd < 0 || connect(fd, (struct sockaddr *)&address, size) < 0)
+        ck_abort_msg("a client could not connect: %s", strerror(errno));
+    return fd;
+}
+
+/* Requires that net_accept() fails with this errno. */
+static void check_accept_fails(int listener, int expected, const char *when)
+{
+    errno = 0;
+    int fd = net_accept(listener);
+    if (fd >= 0 || errno != expected)
+        ck_abort_msg("%s: net_accept() returned %d with errno %d (%s) instead of -1 with %s", when, fd, errno,
+                     strerror(errno), strerror(expected));
+}
+
+static void check_passes(int from, int to, const char *text)
+{
+    char back[64] = "";
+    size_t size = strlen(text);
+    if (send(from, text, size, 0) != (ssize_t)size || client_receive(to, back, size) != size ||
+        memcmp(back, text, size) != 0)
+        ck_abort_msg("\"%s\" did not come through", text);
+}
+
+/* ---- options ---- */
+
+START_TEST(options_defaults)
+{
+    struct net_options options = options_of(ARGUMENTS(NULL));
+    ck_assert_str_eq(options.address, "127.0.0.1");
+    ck_assert_str_eq(options.port, "7007");
+}
+END_TEST
+
+START_TEST(options_taken)
+{
+    struct net_options options = options_of(ARGUMENTS("--address=::1", "--port", "1"));
+    ck_assert_str_eq(options.address, "::1");
+    ck_assert_str_eq(options.port, "1");
+}
+END_TEST
+
+START_TEST(options_port_limits)
+{
+    struct outcome lowest = START_UP("--port", "0");
+    if (lowest.status != 0)
+        ck_abort_msg("--port 0 was refused: %s", lowest.err);
+    ck_assert_str_eq(options_of(ARGUMENTS("--port", "65535")).port, "65535");
+}
+END_TEST
+
+START_TEST(options_port_not_a_number)
+{
+    static const char *const bad[] = {"", "http", "80x", "0x50", "7 ", " 7", "+7", "-1", "-0", "8.0"};
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        struct outcome outcome = START_UP("--port", bad[i]);
+        check_refusal(&outcome, 2, bad[i], "not a number from 0 to 65535");
+    }
+}
+END_TEST
+
+START_TEST(options_port_out_of_range)
+{
+    /* The last two are 80 again, to whoever keeps 16 or 64 bits of them. */
+    static const char *const bad[] = {"65536", "99999", "99999999999999999999", "65616",
+                                      "18446744073709551696"};
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        struct outcome outcome = START_UP("--port", bad[i]);
+        check_refusal(&outcome, 2, bad[i], "not a number from 0 to 65535");
+    }
+}
+END_TEST
+
+START_TEST(options_wrong_use)
+{
+    static const struct {
+        const char *arguments[3];
+        const char *what;
+        const char *named;
+    } uses[] = {
+        {{"--colour"}, "unknown option", "--colour"},
+        {{"-x"}, "unknown option", "-x"},
+        {{"--verbose=much"}, "--verbose=much", "try --help"},
+        {{"--port"}, "value missing", "--port"},
+        {{"--verbose", "--address"}, "value missing", "--address"},
+        {{"7007"}, "unexpected argument", "7007"},
+        {{"--verbose", "and", "so"}, "unexpected argument", "and"},
+    };
+    for (size_t i = 0; i < sizeof uses / sizeof *uses; i++) {
+        const char *const *arguments = uses[i].arguments;
+        const char *const list[] = {arguments[0], arguments[1], arguments[2], NULL};
+        struct outcome outcome = start_up_onto(NULL, list);
+        check_refusal(&outcome, 2, uses[i].what, uses[i].named);
+    }
+}
+END_TEST
+
+START_TEST(options_help)
+{
+    static const char *const words[] = {"Usage: echo", "a test",    "--address",
+                                        "--port",      "--verbose", "--version"};
+    struct outcome outcome = START_UP("--help");
+    ck_assert_int_eq(outcome.status, 0);
+    ck_assert_str_eq(outcome.err, "");
+    for (size_t i = 0; i < sizeof words / sizeof *words; i++) {
+        if (strstr(outcome.out, words[i]) == NULL)
+            ck_abort_msg("--help does not say \"%s\":\n%s", words[i], outcome.out);
+    }
+}
+END_TEST
+
+START_TEST(options_version)
+{
+    struct outcome outcome = START_UP("--version");
+    ck_assert_int_eq(outcome.status, 0);
+    ck_assert_str_eq(outcome.err, "");
+    if (strncmp(outcome.out, "echo (Seven Servers) ", strlen("echo (Seven Servers) ")) != 0)
+        ck_abort_msg("--version wrote to stdout: \"%s\"", outcome.out);
+}
+END_TEST
+
+/* ---- the listening socket ---- */
+
+START_TEST(listen_bad_address)
+{
+    static const char *const bad[] = {"nonsense", "localhost", "", "127.0.0.256", "::g", "127.0.0.1:7007"};
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        struct outcome outcome = START_UP("--port", "0", "--address", bad[i]);
+        check_refusal(&outcome, 2, bad[i], "not an IPv4 or IPv6 address");
+    }
+}
+END_TEST
+
+START_TEST(listen_announces_ipv4)
+{
+    char line[128];
+    char expected[128];
+    int listener = listen_on("127.0.0.1", "0", line);
+    uint16_t port = port_of(listener);
+    ck_assert_uint_ne(port, 0);
+    snprintf(expected, sizeof expected, "listening on 127.0.0.1:%u\n", port);
+    ck_assert_str_eq(line, expected);
+}
+END_TEST
+
+START_TEST(listen_announces_ipv6)
+{
+    char line[128];
+    char expected[128];
+    int probe = socket(AF_INET6, SOCK_STREAM, 0);
+    const struct sockaddr_in6 loopback = {.sin6_family = AF_INET6, .sin6_addr = IN6ADDR_LOOPBACK_INIT};
+    if (probe < 0 || bind(probe, (const struct sockaddr *)&loopback, sizeof loopback) < 0)
+        tap_skip("no IPv6 here: %s", strerror(errno));
+
+    int listener = listen_on("::1", "0", line);
+    struct sockaddr_in6 bound;
+    socklen_t size = sizeof bound;
+    ck_assert_int_eq(getsockname(listener, (struct sockaddr *)&bound, &size), 0);
+    snprintf(expected, sizeof expected, "listening on [::1]:%u\n", ntohs(bound.sin6_port));
+    ck_assert_str_eq(line, expected);
+    int client = connect_to(listener);
+    check_passes(client, net_accept(listener), "over IPv6");
+}
+END_TEST
+
+START_TEST(listen_restarts_on_its_port)
+{
+    char port[8];
+    int listener = listen_on("127.0.0.1", "0", NULL);
+    snprintf(port, sizeof port, "%u", port_of(listener));
+    int client = connect_to(listener);
+    int fd = net_accept(listener);
+    char byte;
+
+    /* The side that closes first is the one whose port stays in TIME_WAIT. */
+    close(fd);
+    ck_assert_int_eq(recv(client, &byte, 1, 0), 0);
+    close(client);
+    close(listener);
+    struct outcome outcome = START_UP("--port", port);
+    if (outcome.status != 0)
+        ck_abort_msg("the server did not start again on port %s: %s", port, outcome.err);
+}
+END_TEST
+
+START_TEST(listen_port_in_use)
+{
+    char port[8];
+    snprintf(port, sizeof port, "%u", port_of(listen_on("127.0.0.1", "0", NULL)));
+    struct outcome outcome = START_UP("--port", port);
+    check_refusal(&outcome, 1, port, strerror(EADDRINUSE));
+    ck_assert_str_eq(outcome.out, "");
+}
+END_TEST
+
+START_TEST(listen_failing_calls)
+{
+    static const struct {
+        struct fault *fault;
+        int error;
+    } calls[] = {
+        {&sigaction_fault, EINVAL},  {&socket_fault, EMFILE},       {&socket_fault, EAFNOSUPPORT},
+        {&setsockopt_fault, ENOMEM}, {&bind_fault, EACCES},         {&bind_fault, EADDRNOTAVAIL},
+        {&listen_fault, EADDRINUSE}, {&getsockname_fault, ENOBUFS},
+    };
+    for (size_t i = 0; i < sizeof calls / sizeof *calls; i++) {
+        calls[i].fault->error = calls[i].error;
+        struct outcome outcome = START_UP("--port", "0");
+        calls[i].fault->error = 0;
+        check_refusal(&outcome, 1, "echo: ", strerror(calls[i].error));
+        if (outcome.out[0] != '\0')
+            ck_abort_msg("it said \"%s\" and yet failed", outcome.out);
+    }
+}
+END_TEST
+
+START_TEST(listen_says_where_it_cannot)
+{
+    bind_fault.error = EACCES;
+    struct outcome outcome = START_UP("--address", "127.0.0.1", "--port", "80");
+    check_refusal(&outcome, 1, "127.0.0.1 port 80", strerror(EACCES));
+}
+END_TEST
+
+START_TEST(listen_output_full)
+{
+    if (access("/dev/full", W_OK) < 0)
+        tap_skip("/dev/full: %s", strerror(errno));
+    struct outcome outcome = start_up_onto("/dev/full", ARGUMENTS("--port", "0"));
+    check_refusal(&outcome, 1, "standard output", strerror(ENOSPC));
+}
+END_TEST
+
+/* ---- signals ---- */
+
+START_TEST(signals_begin_a_stop)
+{
+    static const int stops[] = {SIGTERM, SIGINT};
+    for (size_t i = 0; i < sizeof stops / sizeof *stops; i++) {
+        pid_t child = fork();
+        if (child == 0) {
+            net_catch_signals();
+            bool before = net_stopping();
+            raise(stops[i]);
+            _exit(before ? 1 : net_stopping() ? 0 : 2);
+        }
+        int status;
+        if (child < 0 || waitpid(child, &status, 0) != child)
+            ck_abort_msg("a child process: %s", strerror(errno));
+        if (WIFSIGNALED(status))
+            ck_abort_msg("signal %d ended the process", WTERMSIG(status));
+        if (WEXITSTATUS(status) != 0)
+            ck_abort_msg("signal %d: net_stopping() was %s", stops[i],
+                         WEXITSTATUS(status) == 1 ? "true before it" : "false after it");
+    }
+}
+END_TEST
+
+START_TEST(signals_do_not_restart)
+{
+    static const int stops[] = {SIGTERM, SIGINT, SIGALRM};
+    net_catch_signals();
+    for (size_t i = 0; i < sizeof stops / sizeof *stops; i++) {
+        struct sigaction action;
+        ck_assert_int_eq(sigaction(stops[i], NULL, &action), 0);
+        if (action.sa_handler == SIG_DFL || action.sa_handler == SIG_IGN)
+            ck_abort_msg("signal %d is not caught", stops[i]);
+        if ((action.sa_flags & SA_RESTART) != 0)
+            ck_abort_msg("signal %d is caught with SA_RESTART", stops[i]);
+    }
+}
+END_TEST
+
+START_TEST(signals_sigpipe)
+{
+    int pair[2];
+    net_catch_signals();
+    ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), 0);
+    close(pair[1]);
+    ck_assert_int_eq(send(pair[0], "x", 1, 0), -1);
+    ck_assert_int_eq(errno, EPIPE);
+}
+END_TEST
+
+START_TEST(signals_just_before_a_call)
+{
+    /* The limit is for the failure only: without it accept() would never end. */
+    const struct timeval limit = {.tv_sec = 5};
+    int listener = listen_on("127.0.0.1", "0", NULL);
+    ck_assert_int_eq(setsockopt(listener, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit), 0);
+    net_catch_signals();
+
+    signal_before_accept = SIGTERM;
+    check_accept_fails(listener, EAGAIN, "a signal");
+    if (accept_error != EINTR)
+        ck_abort_msg("the signal was lost: accept() waited for 5 s and more (%s)", strerror(accept_error));
+    ck_assert(net_stopping());
+}
+END_TEST
+
+START_TEST(signals_ticks)
+{
+    net_catch_signals();
+    ck_assert_msg(!net_overdue(), "net_overdue() was true before any stop");
+    raise(SIGTERM);
+    for (int second = 0; second < 3; second++) {
+        if (net_overdue())
+            ck_abort_msg("net_overdue() was true after %d s", second);
+        if (alarm(0) != 1)
+            ck_abort_msg("%d s after the signal, no alarm was set for the next second", second);
+        raise(SIGALRM);
+    }
+    ck_assert_msg(net_overdue(), "net_overdue() was false after 3 s");
+    ck_assert_msg(alarm(0) == 1, "the alarms ended with the time of grace: a call that starts now may hang");
+}
+END_TEST
+
+/* ---- accept ---- */
+
+START_TEST(accept_takes_a_client)
+{
+    int listener = listen_on("127.0.0.1", "0", NULL);
+    int client = connect_to(listener);
+    int fd = net_accept(listener);
+    ck_assert_int_ge(fd, 0);
+    check_passes(client, fd, "there");
+    check_passes(fd, client, "and back");
+}
+END_TEST
+
+START_TEST(accept_harmless_errors)
+{
+    static const int errors[] = {EAGAIN,   EINTR,     ECONNABORTED, EPROTO,      EPERM,
+                                 ENETDOWN, ETIMEDOUT, EHOSTUNREACH, ENETUNREACH, ENOPROTOOPT};
+    int listener = listen_on("127.0.0.1", "0", NULL);
+    for (size_t i = 0; i < sizeof errors / sizeof *errors; i++) {
+        accept_fault.error = errors[i];
+        check_accept_fails(listener, EAGAIN, strerror(errors[i]));
+    }
+}
+END_TEST
+
+START_TEST(accept_nobody)
+{
+    int listener = listen_on("127.0.0.1", "0", NULL);
+    ck_assert_int_eq(fcntl(listener, F_SETFL, O_NONBLOCK), 0);
+    check_accept_fails(listener, EAGAIN, "nobody waits");
+}
+END_TEST
+
+START_TEST(accept_exhausted)
+{
+    static const int errors[] = {EMFILE, ENFILE, ENOBUFS, ENOMEM};
+    int listener = listen_on("127.0.0.1", "0", NULL);
+    for (size_t i = 0; i < sizeof errors / sizeof *errors; i++) {
+        accept_fault.error = errors[i];
+        check_accept_fails(listener, EMFILE, strerror(errors[i]));
+    }
+}
+END_TEST
+
+START_TEST(accept_exhausted_for_real)
+{
+    int listener = listen_on("127.0.0.1", "0", NULL);
+    int client = connect_to(listener);
+    struct rlimit limit;
+    ck_assert_int_eq(getrlimit(RLIMIT_NOFILE, &limit), 0);
+    rlim_t before = limit.rlim_cur;
+
+    limit.rlim_cur = (rlim_t)client + 1;
+    ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &limit), 0);
+    while (dup(listener) >= 0)
+        ;
+    check_accept_fails(listener, EMFILE, "no descriptor left");
+    limit.rlim_cur = before;
+    ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &limit), 0);
+    int fd = net_accept(listener);
+    ck_assert_msg(fd >= 0, "the client was not in the queue any more");
+    check_passes(client, fd, "still here");
+}
+END_TEST
+
+START_TEST(accept_errno_after_log)
+{
+    if (access("/dev/full", W_OK) < 0)
+        tap_skip("/dev/full: %s", strerror(errno));
+    int listener = listen_on("127.0.0.1", "0", NULL);
+    options_of(ARGUMENTS("--verbose"));
+    ck_assert_int_ge(dup2(open("/dev/full", O_WRONLY), STDERR_FILENO), 0);
+    accept_fault.error = EMFILE;
+    check_accept_fails(listener, EMFILE, "messages cannot be written");
+}
+END_TEST
+
+START_TEST(accept_nodelay)
+{
+    int listener = listen_on("127.0.0.1", "0", NULL);
+    connect_to(listener);
+    int fd = net_accept(listener);
+    int on = 0;
+    socklen_t size = sizeof on;
+    ck_assert_int_eq(getsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, &size), 0);
+    ck_assert_msg(on != 0, "the accepted socket has no TCP_NODELAY");
+}
+END_TEST
+
+START_TEST(accept_nodelay_fails)
+{
+    int listener = listen_on("127.0.0.1", "0", NULL);
+    int client = connect_to(listener);
+    setsockopt_fault.error = EINVAL;
+    int fd = net_accept(listener);
+    ck_assert_msg(fd >= 0, "the client was turned away since TCP_NODELAY could not be set");
+    ck_assert_int_eq(setsockopt_fault.error, 0);
+    check_passes(client, fd, "still served");
+}
+END_TEST
+
+/* ---- pause and messages ---- */
+
+START_TEST(pause_once)
+{
+    nanosleep_fault = (struct fault){.error = EINTR};
+    net_pause();
+    ck_assert_int_eq(slept.tv_sec, 0);
+    ck_assert_int_eq(slept.tv_nsec, 100000000);
+    ck_assert_msg(nanosleep_fault.calls == 1, "the pause went on after a signal had ended it");
+}
+END_TEST
+
+START_TEST(log_silent)
+{
+    char text[256];
+    options_of(ARGUMENTS(NULL));
+    FILE *err = redirect(STDERR_FILENO);
+    net_log(5, "connected", 0);
+    net_log(5, "lost", ECONNRESET);
+    contents(err, text, sizeof text);
+    ck_assert_str_eq(text, "");
+}
+END_TEST
+
+START_TEST(log_verbose)
+{
+    char text[256];
+    char expected[256];
+    options_of(ARGUMENTS("--verbose"));
+    FILE *err = redirect(STDERR_FILENO);
+    net_log(5, "connected", 0);
+    net_log(5, "lost", ECONNRESET);
+    contents(err, text, sizeof text);
+    snprintf(expected, sizeof expected, "echo: descriptor 5: connected\necho: descriptor 5: lost: %s\n",
+             strerror(ECONNRESET));
+    ck_assert_str_eq(text, expected);
+}
+END_TEST
+
+int main(void)
+{
+    /* In here, since what START_TEST makes is a variable, and no constant. */
+    const struct tap_test tests[] = {
+        {"options: without any, 127.0.0.1 port 7007", options_defaults,
+         "a server that is started without options listens where the README says, and for this machine only",
+         "another default; or 0.0.0.0, which opens a test program to the network", PIECES},
+        {"options: --address and --port are taken, with a space or with =", options_taken,
+         "the values of the command line, as they were given", "optarg was copied before it was set", PIECES},
+        {"options: ports 0 and 65535 are ports", options_port_limits,
+         "0 asks the kernel to choose, 65535 is the largest", "< where <= was meant", PIECES},
+        {"options: a port that is not a number ends with status 2 and one line", options_port_not_a_number,
+         "exit status 2, and one line on stderr that names the value",
+         "strtol() skips blanks and takes a sign, and stops without complaint at the first letter:\n"
+         "look at the first character and at where it stopped",
+         WILD},
+        {"options: a port past 65535 ends with status 2 and one line", options_port_out_of_range,
+         "exit status 2, and one line on stderr that names the value",
+         "atoi() or a cast to uint16_t, which keep the lowest bits; or strtol() without a look at errno and\n"
+         "at the range",
+         WILD},
+        {"options: wrong use ends with status 2 and one line that says what is wrong", options_wrong_use,
+         "exit status 2 (wrong use), and one line on stderr that names what was wrong",
+         "getopt_long() prints its own message when opterr is not 0; a missing value is told from an "
+         "unknown\n"
+         "option by ':' at the start of the short options; arguments after the options are in argv[optind]",
+         PIECES},
+        {"options: --help explains every option on stdout", options_help,
+         "status 0 and the text on stdout, so that it can be piped into a pager",
+         "the text went to stderr, or an option was added without a line for it", PIECES},
+        {"options: --version", options_version, "status 0 and a line with the version on stdout",
+         "the text went to stderr", PIECES},
+        {"listen: an address that is none ends with status 2 and one line", listen_bad_address,
+         "exit status 2, at once, and one line on stderr that names the value",
+         "without AI_NUMERICHOST getaddrinfo() asks a name server, and may wait for it for a minute", PIECES},
+        {"listen: port 0 announces the port that the kernel chose", listen_announces_ipv4,
+         "one line on stdout, with the address and port that the socket really has: the harness reads it",
+         "the port of the options was printed, and not that of getsockname(); or stdout was not flushed",
+         PIECES},
+        {"listen: an IPv6 address is announced in brackets, and serves", listen_announces_ipv6,
+         "listening on [::1]:PORT; without the brackets nobody can tell the port from the address",
+         "a struct sockaddr_in, which has no room for an IPv6 address", PIECES},
+        {"listen: the port is free again at once after a stop (SO_REUSEADDR)", listen_restarts_on_its_port,
+         "a server that is started again gets its port, although old connections are in TIME_WAIT",
+         "SO_REUSEADDR was not set, or only after bind()", WILD},
+        {"listen: a port in use ends with status 1 and one line", listen_port_in_use,
+         "exit status 1, and one line on stderr with the port and the reason",
+         "the error of bind() was not looked at; or SO_REUSEPORT, with which two servers share a port "
+         "unknowingly",
+         PIECES},
+        {"listen: each call that fails at the start ends with status 1 and one line", listen_failing_calls,
+         "exit status 1 and one line on stderr with the reason, and no line on stdout",
+         "a return value was not looked at", PIECES},
+        {"listen: the message says which address and port are refused", listen_says_where_it_cannot,
+         "who is refused a port (below 1024, or in use) learns which", "perror(\"bind\") knows neither",
+         PIECES},
+        {"listen: when the line cannot be written, the start fails", listen_output_full,
+         "exit status 1 and one line: a script that waits for the line would wait for ever",
+         "printf() only fills a buffer; whether it could be written is known after fflush()", PIECES},
+        {"signals: SIGTERM and SIGINT begin a stop", signals_begin_a_stop,
+         "net_stopping() turns true; the process goes on, to end by itself", "one of them was not caught",
+         PIECES},
+        {"signals: a blocking call ends when a stop is asked for (no SA_RESTART)", signals_do_not_restart,
+         "the handlers are set without SA_RESTART, so that accept() and recv() return with EINTR",
+         "signal(), which sets SA_RESTART on Linux and BSD: the call goes on waiting as if nothing had been",
+         WILD},
+        {"signals: a write to a client that has gone is an error, not the end (SIGPIPE)", signals_sigpipe,
+         "send() fails with EPIPE and the process lives on",
+         "SIGPIPE was left at its default, which ends the process", WILD},
+        {"signals: one that comes just before a blocking call is not lost", signals_just_before_a_call,
+         "a second later another signal ends the call, and the stop goes on",
+         "a flag is set by the handler, tested by the loop, and the call blocks after the test: the handler\n"
+         "must ask for a further signal (alarm), or the call be told by a descriptor",
+         PIECES},
+        {"signals: a stop is overdue after three seconds, counted by alarms", signals_ticks,
+         "net_overdue() turns true with the fourth signal, and every signal asks for the next one",
+         "the handler forgot to ask for the next alarm, or the count is off by one", PIECES},
+        {"accept: a client in the queue is taken", accept_takes_a_client, "a descriptor that bytes pass over",
+         "the wrong descriptor was returned", PIECES},
+        {"accept: what went wrong with one client is EAGAIN: go on", accept_harmless_errors,
+         "-1 with EAGAIN for every error that is not the server's own: a signal, or a client that has gone,\n"
+         "or a network error that waited on the new socket",
+         "an error of accept() was taken for the server's end", WILD},
+        {"accept: nobody there is EAGAIN", accept_nobody,
+         "-1 with EAGAIN from a non-blocking listening socket", "EAGAIN and EWOULDBLOCK were not looked at",
+         PIECES},
+        {"accept: out of descriptors or memory is EMFILE: go on later", accept_exhausted,
+         "-1 with EMFILE for EMFILE, ENFILE, ENOBUFS and ENOMEM: the client is still in the queue, and "
+         "accept()\n"
+         "would fail again at once",
+         "one of the four was forgotten: then the server spins", WILD},
+        {"accept: a client that found no descriptor is served when there is one", accept_exhausted_for_real,
+         "the client stays in the queue, and the next accept takes it",
+         "EMFILE was answered with closing the listening socket, or by exit", WILD},
+        {"accept: a message that cannot be written does not change the answer", accept_errno_after_log,
+         "-1 with EMFILE although writing the message failed with ENOSPC",
+         "errno was set before the call that overwrites it", PIECES},
+        {"accept: the client's socket has TCP_NODELAY", accept_nodelay,
+         "small answers leave at once, and do not wait for the acknowledgement of the one before",
+         "TCP_NODELAY was not set, or set on the listening socket of a system that does not inherit it",
+         WILD},
+        {"accept: a client whose TCP_NODELAY cannot be set is served all the same", accept_nodelay_fails,
+         "the descriptor; the option is for speed only, and fails when the client has already gone",
+         "a failed setsockopt() was taken for a failed accept()", PIECES},
+        {"pause: a tenth of a second, and no more after a signal", pause_once,
+         "one nanosleep() of 0.1 s that is not taken up again",
+         "a loop around nanosleep(): then a stop waits for the pause to end", PIECES},
+        {"log: silent without --verbose", log_silent, "nothing on stderr", "the option was not looked at",
+         PIECES},
+        {"log: with --verbose, a line with the descriptor, what happened and why", log_verbose,
+         "\"program: descriptor N: what: why\", and no why where there is none",
+         "errno was printed and not the argument", PIECES},
+    };
+    return tap_run("", tests, sizeof tests / sizeof *tests);
+}
