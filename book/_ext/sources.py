@@ -47,6 +47,20 @@ def piece(lines, name):
     return lines[opened[0] + 1 : closed[0]]
 
 
+def difference(before, after, context):
+    """Returns the unified diff. Before a stretch that was left out there is a line with @@ and the function in which the
+    difference goes on, as line numbers would mean nothing here."""
+    lines = []
+    for line in list(difflib.unified_diff(before, after, n=context, lineterm=""))[2:]:
+        hunk = re.match(r"@@ -\d+(?:,\d+)? \+(\d+)", line)
+        if not hunk:
+            lines.append(line)
+        elif int(hunk[1]) > 1:
+            above = [text for text in after[: int(hunk[1]) - 1] if re.match(r"[a-z].*\($|[a-z][^;]*\)$", text)]
+            lines.append(f"@@ {above[-1]}" if above else "@@")
+    return lines
+
+
 class SourceDirective(SphinxDirective):
     """What the directives have in common: reading a source by its path from the top of the repository."""
 
@@ -71,7 +85,7 @@ class SourceDirective(SphinxDirective):
         self.set_source_info(block)
         if not caption:
             return [block]
-        title = nodes.caption("", "", nodes.literal(caption, caption))
+        title = nodes.caption(caption, caption)
         self.set_source_info(title)
         return [nodes.container("", title, block, literal_block=True, classes=["literal-block-wrapper"])]
 
@@ -101,9 +115,7 @@ class Diff(SourceDirective):
         old, new = self.arguments[:2]
         marker = self.arguments[2] if len(self.arguments) > 2 else None
         context = self.options.get("context", 3)
-        lines = list(
-            difflib.unified_diff(self.source(old, marker), self.source(new, marker), old, new, n=context, lineterm="")
-        )
+        lines = difference(self.source(old, marker), self.source(new, marker), context)
         if not lines:
             raise self.error(f"{old} and {new} do not differ{' in ' + marker if marker else ''}")
         return self.code_block(lines, "diff", self.options.get("caption", f"{old} → {new}"))
@@ -119,7 +131,7 @@ class Diffstat(SourceDirective):
         here = {f for f in os.listdir(self.path(old)) if f.endswith((".c", ".h"))}
         there = {f for f in os.listdir(self.path(new)) if f.endswith((".c", ".h"))}
         rows = [(name, self.fate(name, old, new, name in here, name in there)) for name in sorted(here | there)]
-        table = nodes.table(classes=["diffstat"])
+        table = nodes.table(align="left")
         group = nodes.tgroup(cols=2)
         group += [nodes.colspec(colwidth=1), nodes.colspec(colwidth=2)]
         group += nodes.thead("", self.row("file", f"from {old} to {new}"))
@@ -203,4 +215,5 @@ def setup(app):
     app.add_directive("diff", Diff)
     app.add_directive("diffstat", Diffstat)
     app.add_directive("timeline", Timeline)
-    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
+    # All pages are read again when this file has changed.
+    return {"env_version": int(os.path.getmtime(__file__)), "parallel_read_safe": True, "parallel_write_safe": True}
