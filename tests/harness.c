@@ -47,7 +47,7 @@ struct deadline deadline_start(void)
 {
     const char *text = getenv("CK_TIMEOUT_MULTIPLIER");
     double multiplier = text != NULL ? strtod(text, NULL) : 1;
-    return (struct deadline){.end_ms = now_ms() + (int64_t)(DEADLINE_MS * (multiplier > 1 ? multiplier : 1))};
+    return (struct deadline){.end_ms = now_ms() + (int64_t)(DEADLINE_MS * (multiplier > 0 ? multiplier : 1))};
 }
 
 bool deadline_over(const struct deadline *deadline)
@@ -461,6 +461,12 @@ uint64_t server_failures(const struct server *server, const char *function)
     return atomic_load(&slot(function)->failures);
 }
 
+uint64_t server_faults(const struct server *server, const char *function)
+{
+    (void)server;
+    return atomic_load(&slot(function)->faults);
+}
+
 /* ---- clients ---- */
 
 /* A socket with the test's deadline on every call, and the server's address. */
@@ -640,14 +646,18 @@ bool client_gets_echo(int fd, const char *text)
     return client_receive(fd, back, size) == size && memcmp(back, text, size) == 0;
 }
 
-size_t client_flood(int fd)
+size_t client_flood(int fd, unsigned seed)
 {
-    static const char block[65536];
+    unsigned char block[65536];
     const size_t most = (size_t)256 << 20;
     size_t taken = 0;
+    size_t filled = 0; /* how far into the stream block has been written */
 
     while (taken < most) {
-        ssize_t sent = send(fd, block, sizeof block, MSG_DONTWAIT | MSG_NOSIGNAL);
+        for (; filled < taken + sizeof block; filled++)
+            block[filled % sizeof block] = pattern(seed, filled);
+        size_t from = taken % sizeof block;
+        ssize_t sent = send(fd, block + from, sizeof block - from, MSG_DONTWAIT | MSG_NOSIGNAL);
         if (sent > 0) {
             taken += (size_t)sent;
             continue;
@@ -657,6 +667,25 @@ size_t client_flood(int fd)
             break;
     }
     return taken;
+}
+
+size_t client_receive_pattern(int fd, size_t total, unsigned seed)
+{
+    unsigned char block[65536];
+    size_t received = 0;
+
+    while (received < total) {
+        size_t wanted = total - received < sizeof block ? total - received : sizeof block;
+        size_t got = client_receive(fd, block, wanted);
+        for (size_t i = 0; i < got; i++) {
+            if (block[i] != pattern(seed, received + i))
+                return received + i;
+        }
+        received += got;
+        if (got < wanted)
+            break;
+    }
+    return received;
 }
 
 void client_finish(int fd)

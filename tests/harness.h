@@ -89,6 +89,9 @@ uint64_t server_calls(const struct server *server, const char *function);
 /* How many of these calls failed, whatever the reason. */
 uint64_t server_failures(const struct server *server, const char *function);
 
+/* How many of these calls the fault injector made fail, or cut short. */
+uint64_t server_faults(const struct server *server, const char *function);
+
 /* ---- clients ---- */
 
 /* Connects; the descriptor is in blocking mode, and each call on it is limited
@@ -119,9 +122,13 @@ unsigned char pattern(unsigned seed, size_t position);
 /* Sends text, and returns whether it comes back within the deadline. */
 bool client_gets_echo(int fd, const char *text);
 
-/* Sends until the server takes no more for a while, and never reads.
- * Returns how many bytes the server and the kernel took. */
-size_t client_flood(int fd);
+/* Sends the pattern of this seed until the server takes no more for a while,
+ * and reads nothing. Returns how many bytes the server and the kernel took. */
+size_t client_flood(int fd, unsigned seed);
+
+/* Receives total bytes of the pattern of this seed. Returns how many came right
+ * before the end, a wrong byte, or the deadline. */
+size_t client_receive_pattern(int fd, size_t total, unsigned seed);
 
 void client_finish(int fd); /* sends FIN: shutdown(SHUT_WR) */
 void client_reset(int fd);  /* sends RST: SO_LINGER 0 and close() */

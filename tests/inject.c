@@ -121,6 +121,7 @@ enum { PASS = 0, SHORT = -1 }; /* all else is an errno */
 
 struct rule {
     enum function function;
+    bool ready_only;
     unsigned long long first;
     unsigned long long last;
     int what;
@@ -128,6 +129,10 @@ struct rule {
 
 static struct rule rules[64];
 static size_t rule_count;
+
+/* For the rules with a +: whether there is one, and the calls that count. */
+static bool wants_ready[FUNCTION_COUNT];
+static atomic_ullong ready_calls[FUNCTION_COUNT];
 
 static struct inject_slot own_table[INJECT_SLOTS]; /* when nobody wants to see the counters */
 static struct inject_slot *table;                  /* NULL until the constructor has run */
@@ -151,12 +156,25 @@ static bool moves_bytes(enum function function)
            function == F_sendto || function == F_write;
 }
 
-/* Reads K, K-L, K- or * from text up to its end. */
+/* Whether a call would end with EAGAIN can be told for these. */
+static bool can_wait(enum function function)
+{
+    return moves_bytes(function) || function == F_accept || function == F_accept4;
+}
+
+/* Reads K, K-L, K- or * from text up to its end, and the + before it. */
 static bool parse_which(struct rule *rule, const char *text)
 {
     char *end;
     rule->first = 1;
     rule->last = UINT64_MAX;
+    rule->ready_only = *text == '+';
+    if (rule->ready_only) {
+        text++;
+        wants_ready[rule->function] = true;
+        if (!can_wait(rule->function))
+            return false;
+    }
     if (strcmp(text, "*") == 0)
         return true;
     rule->first = strtoull(text, &end, 10);
@@ -246,15 +264,30 @@ __attribute__((constructor)) static void start(void)
 
 /* ---- a call ---- */
 
-/* Counts a call, and says what is to become of it. For an error, errno is set. */
-static int begin(enum function function)
+/* Says whether a call on fd would end with EAGAIN. */
+static bool would_wait(enum function function, int fd, int flags)
+{
+    bool sends = function == F_send || function == F_sendto || function == F_write;
+    struct pollfd ready = {.fd = fd, .events = sends ? POLLOUT : POLLIN};
+    int mode = ((int (*)(int, int, ...))next(F_fcntl))(fd, F_GETFL, NULL);
+    bool waits = (mode & O_NONBLOCK) == 0 && (flags & MSG_DONTWAIT) == 0;
+    return !waits && ((int (*)(struct pollfd *, nfds_t, int))next(F_poll))(&ready, 1, 0) == 0;
+}
+
+/* Counts a call on fd, and says what is to become of it. For an error, errno is set. */
+static int begin_on(enum function function, int fd, int flags)
 {
     if (table == NULL)
         return PASS;
     unsigned long long call = atomic_fetch_add(&table[function].calls, 1) + 1;
+    unsigned long long ready_call = 0;
+    if (wants_ready[function] && !would_wait(function, fd, flags))
+        ready_call = atomic_fetch_add(&ready_calls[function], 1) + 1;
+
     for (size_t i = 0; i < rule_count; i++) {
         const struct rule *rule = &rules[i];
-        if (rule->function != function || call < rule->first || call > rule->last)
+        unsigned long long number = rule->ready_only ? ready_call : call;
+        if (rule->function != function || number < rule->first || number > rule->last)
             continue;
         atomic_fetch_add(&table[function].faults, 1);
         if (rule->what != SHORT) {
@@ -264,6 +297,11 @@ static int begin(enum function function)
         return rule->what;
     }
     return PASS;
+}
+
+static int begin(enum function function)
+{
+    return begin_on(function, -1, 0);
 }
 
 static void note_failure(enum function function, bool failed)
@@ -283,8 +321,6 @@ static void note_failure(enum function function, bool failed)
         return result;                                             \
     }
 
-INTERPOSE(accept, (int fd, struct sockaddr *addr, socklen_t *size), (fd, addr, size))
-INTERPOSE(accept4, (int fd, struct sockaddr *addr, socklen_t *size, int flags), (fd, addr, size, flags))
 INTERPOSE(socket, (int domain, int type, int protocol), (domain, type, protocol))
 INTERPOSE(bind, (int fd, const struct sockaddr *addr, socklen_t size), (fd, addr, size))
 INTERPOSE(listen, (int fd, int backlog), (fd, backlog))
@@ -312,6 +348,25 @@ INTERPOSE(epoll_pwait, (int epoll, struct epoll_event *events, int count, int li
           (epoll, events, count, limit, mask))
 #endif
 
+int accept(int fd, struct sockaddr *addr, socklen_t *size)
+{
+    if (begin_on(F_accept, fd, 0) != PASS)
+        return -1;
+    int accepted = ((int (*)(int, struct sockaddr *, socklen_t *))next(F_accept))(fd, addr, size);
+    note_failure(F_accept, accepted < 0);
+    return accepted;
+}
+
+int accept4(int fd, struct sockaddr *addr, socklen_t *size, int flags)
+{
+    if (begin_on(F_accept4, fd, 0) != PASS)
+        return -1;
+    int accepted =
+        ((int (*)(int, struct sockaddr *, socklen_t *, int))next(F_accept4))(fd, addr, size, flags);
+    note_failure(F_accept4, accepted < 0);
+    return accepted;
+}
+
 /* One byte less than size, but at least one. */
 static size_t less(size_t size)
 {
@@ -328,7 +383,7 @@ static size_t less_than_waits(int fd, void *data, size_t size, int flags)
 
 ssize_t recv(int fd, void *data, size_t size, int flags)
 {
-    int what = begin(F_recv);
+    int what = begin_on(F_recv, fd, flags);
     if (what > PASS)
         return -1;
     if (what == SHORT)
@@ -340,7 +395,7 @@ ssize_t recv(int fd, void *data, size_t size, int flags)
 
 ssize_t recvfrom(int fd, void *data, size_t size, int flags, struct sockaddr *from, socklen_t *from_size)
 {
-    int what = begin(F_recvfrom);
+    int what = begin_on(F_recvfrom, fd, flags);
     if (what > PASS)
         return -1;
     if (what == SHORT)
@@ -353,7 +408,7 @@ ssize_t recvfrom(int fd, void *data, size_t size, int flags, struct sockaddr *fr
 
 ssize_t read(int fd, void *data, size_t size)
 {
-    int what = begin(F_read);
+    int what = begin_on(F_read, fd, 0);
     if (what > PASS)
         return -1;
     if (what == SHORT)
@@ -365,7 +420,7 @@ ssize_t read(int fd, void *data, size_t size)
 
 ssize_t send(int fd, const void *data, size_t size, int flags)
 {
-    int what = begin(F_send);
+    int what = begin_on(F_send, fd, flags);
     if (what > PASS)
         return -1;
     if (what == SHORT)
@@ -377,7 +432,7 @@ ssize_t send(int fd, const void *data, size_t size, int flags)
 
 ssize_t sendto(int fd, const void *data, size_t size, int flags, const struct sockaddr *to, socklen_t to_size)
 {
-    int what = begin(F_sendto);
+    int what = begin_on(F_sendto, fd, flags);
     if (what > PASS)
         return -1;
     if (what == SHORT)
@@ -390,7 +445,7 @@ ssize_t sendto(int fd, const void *data, size_t size, int flags, const struct so
 
 ssize_t write(int fd, const void *data, size_t size)
 {
-    int what = begin(F_write);
+    int what = begin_on(F_write, fd, 0);
     if (what > PASS)
         return -1;
     if (what == SHORT)

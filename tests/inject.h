@@ -6,6 +6,8 @@
  *   INJECT         rules, separated by spaces: FUNCTION:WHICH=WHAT, where
  *                  WHICH is K (the K-th call), K-L (the K-th to the L-th), K- (from
  *                  the K-th on) or * (every call), counted from 1 over all threads;
+ *                  with a + before it, calls that would end with EAGAIN do not count;
+ *                  the first rule that fits a call applies to it;
  *                  WHAT is the name of an errno, or "short" (send and recv move
  *                  one byte less than they could, but at least one).
  *                  For example: "accept:1-5=EMFILE send:*=short".
