@@ -125,10 +125,10 @@ static size_t asked(int *descriptors, size_t room, size_t begin, size_t end)
 START_TEST(returns_at_once)
 {
     enum { CALLS = 400 };
-    int clients[3];
+    int client;
     size_t receives_seen = 0;
     struct server server = start();
-    connect_served(&server, clients, 3);
+    connect_served(&server, &client, 1);
 
     trace_start(&server);
     record(&server, CALLS);
@@ -140,7 +140,7 @@ START_TEST(returns_at_once)
                       receive ? "recv()" : "accept()", calls[i].result);
         receives_seen += receive;
     }
-    ck_assert_uint_ge(receives_seen, CALLS / 2);
+    ck_assert_uint_ge(receives_seen, CALLS / 2 - 1);
     trace_end(&server);
 }
 END_TEST
@@ -182,7 +182,8 @@ static void follow_debt(int fd, size_t count, long *owed)
     for (size_t i = 0; i < count; i++) {
         long moved = calls[i].result > 0 ? calls[i].result : 0;
         if (is_on(&calls[i], SYS_recvfrom, fd)) {
-            ck_assert_msg(*owed == 0, "the server owes %ld bytes to a client, and received from it", *owed);
+            ck_assert_msg(*owed == 0,
+                          "the server received more from a client, before it had sent back %ld bytes", *owed);
             *owed += moved;
         } else if (is_on(&calls[i], SYS_sendto, fd)) {
             *owed -= moved;
@@ -257,17 +258,18 @@ static unsigned flags_of(const struct server *server, const char *descriptor)
     return flags;
 }
 
-START_TEST(sets_nonblocking)
+/* How many sockets the server has open, and how many of them would block. */
+struct sockets {
+    int open;
+    int blocking;
+};
+
+static struct sockets sockets_of(const struct server *server)
 {
-    enum { CLIENTS = 5 };
-    int clients[CLIENTS];
+    struct sockets sockets = {0};
     char path[320];
     char what[16];
-    size_t sockets = 0;
-    struct server server = start();
-    connect_served(&server, clients, CLIENTS);
-
-    snprintf(path, sizeof path, "/proc/%d/fd", (int)server.pid);
+    snprintf(path, sizeof path, "/proc/%d/fd", (int)server->pid);
     DIR *descriptors = opendir(path);
     if (descriptors == NULL)
         tap_skip("%s: %s", path, strerror(errno));
@@ -275,12 +277,24 @@ START_TEST(sets_nonblocking)
         ssize_t length = readlinkat(dirfd(descriptors), entry->d_name, what, sizeof what);
         if (length < 7 || memcmp(what, "socket:", 7) != 0 || atoi(entry->d_name) <= STDERR_FILENO)
             continue;
-        sockets++;
-        ck_assert_msg((flags_of(&server, entry->d_name) & O_NONBLOCK) != 0,
-                      "descriptor %s is a socket without O_NONBLOCK", entry->d_name);
+        sockets.open++;
+        sockets.blocking += (flags_of(server, entry->d_name) & O_NONBLOCK) == 0;
     }
     closedir(descriptors);
-    ck_assert_uint_eq(sockets, CLIENTS + 1); /* and the listening socket */
+    return sockets;
+}
+
+START_TEST(sets_nonblocking)
+{
+    struct sockets sockets;
+    struct server server = start();
+    ck_assert_msg(eventually((sockets = sockets_of(&server)).open == 1 && sockets.blocking == 0),
+                  "the listening socket has no O_NONBLOCK");
+    int client = client_connect(&server);
+    ck_assert_msg(eventually((sockets = sockets_of(&server)).open == 2 && sockets.blocking == 0),
+                  "the server has %d sockets, for itself and a client, and %d without O_NONBLOCK",
+                  sockets.open, sockets.blocking);
+    ck_assert_msg(client_gets_echo(client, "hello"), "no echo");
 }
 END_TEST
 
@@ -495,7 +509,7 @@ START_TEST(never_sleeps)
     struct server server = start_counted();
     connect_served(&server, clients, CLIENTS);
     int unread = client_connect(&server);
-    client_flood(unread);
+    client_flood(unread, 0);
 
     unsigned long long slept = status_of(&server, "voluntary_ctxt_switches:");
     uint64_t asked_before = server_failures(&server, "recv");
@@ -576,7 +590,7 @@ int main(int argc, char **argv)
 {
     const struct tap_test tests[] = {
         {"recv with nothing there returns at once with EAGAIN, and so does accept", returns_at_once,
-         "With three silent clients, each system call of the server is an accept() or a recv(), and each\n"
+         "With a silent client, each system call of the server is an accept() or a recv(), and each\n"
          "returns EAGAIN: nothing there, ask again.",
          "A socket is not in non-blocking mode, and the server waits in it; or EAGAIN is taken for an error\n"
          "of the connection.",
