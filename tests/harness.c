@@ -669,7 +669,7 @@ size_t client_flood(int fd, unsigned seed)
     return taken;
 }
 
-size_t client_receive_pattern(int fd, size_t total, unsigned seed)
+size_t client_receive_pattern(int fd, size_t total, unsigned seed, size_t position)
 {
     unsigned char block[65536];
     size_t received = 0;
@@ -678,7 +678,7 @@ size_t client_receive_pattern(int fd, size_t total, unsigned seed)
         size_t wanted = total - received < sizeof block ? total - received : sizeof block;
         size_t got = client_receive(fd, block, wanted);
         for (size_t i = 0; i < got; i++) {
-            if (block[i] != pattern(seed, received + i))
+            if (block[i] != pattern(seed, position + received + i))
                 return received + i;
         }
         received += got;

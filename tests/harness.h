@@ -126,9 +126,9 @@ bool client_gets_echo(int fd, const char *text);
  * and reads nothing. Returns how many bytes the server and the kernel took. */
 size_t client_flood(int fd, unsigned seed);
 
-/* Receives total bytes of the pattern of this seed. Returns how many came right
- * before the end, a wrong byte, or the deadline. */
-size_t client_receive_pattern(int fd, size_t total, unsigned seed);
+/* Receives total bytes of the pattern of this seed, from position on. Returns how
+ * many came right before the end, a wrong byte, or the deadline. */
+size_t client_receive_pattern(int fd, size_t total, unsigned seed, size_t position);
 
 void client_finish(int fd); /* sends FIN: shutdown(SHUT_WR) */
 void client_reset(int fd);  /* sends RST: SO_LINGER 0 and close() */
