@@ -108,7 +108,7 @@ static enum conn_state echo(struct conn *conn, char *buffer, size_t size)
         memcpy(conn->owed, buffer + sent, conn->size);
         return CONN_OWING;
     }
-    return received < size ? CONN_IDLE : CONN_READY;
+    return received < size ? CONN_DRAINED : CONN_READY;
 }
 /* [/echo] */
 

@@ -15,12 +15,13 @@ struct conn {
     size_t size; /* how large owed is */
 };
 
-/* What a connection waits for, after a turn. */
+/* What a turn has come to, and what the connection waits for now. */
 enum conn_state {
-    CONN_READY,  /* nothing: more may have come, another turn is worth while */
-    CONN_IDLE,   /* to be readable: all that had come has been echoed */
-    CONN_OWING,  /* to be writable: it owes bytes that the socket does not take */
-    CONN_CLOSED, /* to be closed: the client has ended, or is lost */
+    CONN_IDLE,    /* nothing had come; it waits to be readable */
+    CONN_DRAINED, /* what had come has been echoed; it waits to be readable */
+    CONN_READY,   /* the buffer was filled, so more may have come: another turn is worth while */
+    CONN_OWING,   /* the socket takes no more; it waits to be writable */
+    CONN_CLOSED,  /* the client has ended, or is lost: close it */
 };
 
 /* Adds O_NONBLOCK to the descriptor's flags: from then on no call on it waits.
@@ -35,7 +36,7 @@ int conn_open(struct conn *conn, int fd);
  * owes, or receives once and echoes that. buffer, of size bytes, serves every
  * connection in turn, and holds nothing of value between two turns; size is
  * the most that a connection will ever owe.
- * Returns what the connection waits for. Source: recv(2), send(2). */
+ * Source: recv(2), send(2); epoll(7) on what a short read says. */
 enum conn_state conn_turn(struct conn *conn, char *buffer, size_t size);
 
 /* Closes the connection and forgets what it owes. */

@@ -290,6 +290,7 @@ static const char *state_name(enum conn_state state)
 {
     static const char *const names[] = {
         [CONN_READY] = "CONN_READY",
+        [CONN_DRAINED] = "CONN_DRAINED",
         [CONN_IDLE] = "CONN_IDLE",
         [CONN_OWING] = "CONN_OWING",
         [CONN_CLOSED] = "CONN_CLOSED",
@@ -389,10 +390,10 @@ START_TEST(turn_echoes)
 {
     open_pair(0);
     client_writes(0, 1000);
-    check_turn(BUFFER_SIZE, CONN_IDLE);
+    check_turn(BUFFER_SIZE, CONN_DRAINED);
     client_reads(0, 1000);
     client_writes(1000, 1);
-    check_turn(BUFFER_SIZE, CONN_IDLE);
+    check_turn(BUFFER_SIZE, CONN_DRAINED);
     client_reads(1000, 1);
     client_reads_nothing();
     ck_assert_msg(malloc_plan.calls == 0, "memory was allocated although nothing was owed");
@@ -405,7 +406,7 @@ START_TEST(turn_full_buffer)
     client_writes(0, 2 * SMALL + 1);
     check_turn(SMALL, CONN_READY);
     check_turn(SMALL, CONN_READY);
-    check_turn(SMALL, CONN_IDLE);
+    check_turn(SMALL, CONN_DRAINED);
     client_reads(0, 2 * SMALL + 1);
 }
 END_TEST
@@ -426,7 +427,7 @@ START_TEST(turn_receive_interrupted)
     open_pair(0);
     client_writes(0, 100);
     recv_plan = PLAN({.error = EINTR}, {.error = EINTR});
-    check_turn(BUFFER_SIZE, CONN_IDLE);
+    check_turn(BUFFER_SIZE, CONN_DRAINED);
     client_reads(0, 100);
 }
 END_TEST
@@ -438,7 +439,7 @@ START_TEST(send_short)
     open_pair(0);
     client_writes(0, 1000);
     send_plan = PLAN({.most = 1}, {.most = 10}, {.most = 500});
-    check_turn(BUFFER_SIZE, CONN_IDLE);
+    check_turn(BUFFER_SIZE, CONN_DRAINED);
     client_reads(0, 1000);
     client_reads_nothing();
     ck_assert_uint_eq(send_plan.calls, 4);
@@ -450,7 +451,7 @@ START_TEST(send_interrupted)
     open_pair(0);
     client_writes(0, 1000);
     send_plan = PLAN({.error = EINTR}, {.most = 10}, {.error = EINTR});
-    check_turn(BUFFER_SIZE, CONN_IDLE);
+    check_turn(BUFFER_SIZE, CONN_DRAINED);
     client_reads(0, 1000);
     client_reads_nothing();
 }
@@ -596,7 +597,7 @@ START_TEST(owing_then_more)
     make_it_owe(1000, 400);
     client_writes(1000, 500);
     check_turn(BUFFER_SIZE, CONN_READY); /* the 500 have not been looked at */
-    check_turn(BUFFER_SIZE, CONN_IDLE);
+    check_turn(BUFFER_SIZE, CONN_DRAINED);
     client_reads(600, 900);
 }
 END_TEST
@@ -624,7 +625,7 @@ START_TEST(end_closes)
     open_pair(0);
     client_writes(0, 10);
     client_ends();
-    check_turn(BUFFER_SIZE, CONN_IDLE);
+    check_turn(BUFFER_SIZE, CONN_DRAINED);
     wait_for(POLLIN);
     check_turn(BUFFER_SIZE, CONN_CLOSED);
     client_reads(0, 10);
@@ -711,11 +712,11 @@ int main(void)
         {"turn: without data it returns at once (EAGAIN is no error)", turn_without_data,
          "one recv(), EAGAIN, CONN_IDLE", "EAGAIN was taken for an error, or the socket is in blocking mode",
          PIECES},
-        {"turn: what came is sent back", turn_echoes, "each byte once and in order, and CONN_IDLE",
+        {"turn: what came is sent back", turn_echoes, "each byte once and in order, and CONN_DRAINED",
          "the number of bytes received and the size of the buffer were mixed up", PIECES},
         {"turn: a full buffer means that more may have come", turn_full_buffer,
-         "CONN_READY after a full buffer, CONN_IDLE after less than that",
-         "an event loop that is told CONN_IDLE too early leaves the rest lying in the socket", PIECES},
+         "CONN_READY after a full buffer, CONN_DRAINED after less than that",
+         "an event loop that is told CONN_DRAINED too early leaves the rest lying in the socket", PIECES},
         {"turn: receives once, so that no client keeps the others waiting", turn_receives_once,
          "one recv() in a turn, however much has come",
          "a loop until EAGAIN: a fast client never gives it back", PIECES},
