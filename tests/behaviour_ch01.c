@@ -75,7 +75,7 @@ static void need_threads(rlim_t count)
 
 static unsigned local_port(int fd)
 {
-    struct sockaddr_in address;
+    struct sockaddr_in address = {0};
     socklen_t size = sizeof address;
     if (getsockname(fd, (struct sockaddr *)&address, &size) < 0)
         ck_abort_msg("getsockname: %s", strerror(errno));
