@@ -4,9 +4,9 @@
  * other. Nothing here knows what a figure ought to be: all are measured now.
  *
  * Needs POSIX.1-2008. Where the system has them, also: /proc/PID/task for the
- * threads, /proc/loadavg, clock_getcpuclockid() for the CPU time, strace for the system calls,
- * PR_SET_PDEATHSIG so that no server outlives a tour that was killed. Where one
- * is missing, its column says so.
+ * threads, clock_getcpuclockid() for the CPU time, strace for the system calls,
+ * /proc/loadavg, and PR_SET_PDEATHSIG so that no server outlives a tour that
+ * was killed. Where one is missing, its column says so.
  * Try: make tour, or ./tour in the tests folder of the build. */
 #define _POSIX_C_SOURCE 200809L
 
