@@ -1,0 +1,106 @@
+/* Exercise 02-1, count the wasted calls: what to start from.
+ *
+ * This is nonblocking.c as it is. Look for YOUR WORK: four places. */
+#define _POSIX_C_SOURCE 200809L
+
+#include "conn.h"
+#include "net.h"
+
+#include <errno.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+enum {
+    BUFFER_SIZE = 64 * 1024, /* the most that one connection can owe */
+    ACCEPTS_PER_TURN = 64,   /* so that a crowd at the door does not keep those inside waiting */
+};
+
+/* All connections, side by side, in no order. */
+struct server {
+    struct conn *conns;
+    size_t count;
+    size_t room;
+    /* YOUR WORK: two counters */
+    char buffer[BUFFER_SIZE]; /* lent to one connection after the other */
+};
+
+/* Takes the client on fd into the server. Returns 0, or -1 with errno. */
+static int add(struct server *server, int fd)
+{
+    if (server->count == server->room) {
+        size_t room = server->room == 0 ? 64 : 2 * server->room;
+        struct conn *conns = realloc(server->conns, room * sizeof *conns);
+        if (conns == NULL)
+            return -1;
+        server->conns = conns;
+        server->room = room;
+    }
+    if (conn_open(&server->conns[server->count], fd) < 0)
+        return -1;
+    server->count++;
+    return 0;
+}
+
+/* Closes connection i. The last one takes its place. */
+static void drop(struct server *server, size_t i)
+{
+    conn_close(&server->conns[i]);
+    server->conns[i] = server->conns[--server->count];
+}
+
+/* Asks the listening socket for clients. Out of descriptors, there is nothing
+ * to do: it will be asked again at the next turn. */
+static void accept_clients(struct server *server, int listener)
+{
+    for (int i = 0; i < ACCEPTS_PER_TURN; i++) {
+        int fd = net_accept(listener);
+        /* YOUR WORK: -1 means that this call was in vain */
+        if (fd < 0)
+            return;
+        if (add(server, fd) < 0) { /* this client is turned away, and the others go on */
+            net_log(fd, "turned away", errno);
+            close(fd);
+        }
+    }
+}
+
+/* Asks every connection once. During a stop, one that has been echoed all that
+ * it sent is closed. */
+static void serve_clients(struct server *server)
+{
+    bool stopping = net_stopping();
+    bool overdue = net_overdue();
+    size_t i = 0;
+
+    while (i < server->count) {
+        enum conn_state state = conn_turn(&server->conns[i], server->buffer, BUFFER_SIZE);
+        /* YOUR WORK: what does state say about this turn? */
+        if (state == CONN_CLOSED || (stopping && state == CONN_IDLE) || overdue)
+            drop(server, i); /* and look at i again: another is there now */
+        else
+            i++;
+    }
+}
+
+int main(int argc, char **argv)
+{
+    struct net_options options;
+    net_options(&options, argc, argv, "non-blocking, one thread asks every client in turn");
+    net_catch_signals();
+    int listener = net_listen(&options);
+    if (set_nonblocking(listener) < 0)
+        net_die("listening socket");
+
+    static struct server server;
+    while (!net_stopping()) {
+        accept_clients(&server, listener);
+        serve_clients(&server);
+    }
+    close(listener);
+    while (server.count > 0)
+        serve_clients(&server);
+    /* YOUR WORK: the line on stderr, as the task says */
+    free(server.conns);
+    return EXIT_SUCCESS;
+}
