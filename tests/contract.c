@@ -892,7 +892,7 @@ END_TEST
  * that is not possible. */
 static int server_end(const struct server *server, int client)
 {
-    struct sockaddr_in mine;
+    struct sockaddr_in mine = {0};
     socklen_t size = sizeof mine;
     int found = -1;
 #if defined(SYS_pidfd_open) && defined(SYS_pidfd_getfd)

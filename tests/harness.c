@@ -305,7 +305,7 @@ struct run run_program(const char *const arguments[])
     char out_path[64];
     char err_path[64];
     const char *all[16] = {chosen};
-    for (size_t i = 0; arguments[i] != NULL && i < 14; i++)
+    for (size_t i = 0; i < 14 && arguments[i] != NULL; i++)
         all[i + 1] = arguments[i];
 
     int out = temporary(out_path, sizeof out_path);

@@ -289,11 +289,8 @@ static void client_resets(void)
 static const char *state_name(enum conn_state state)
 {
     static const char *const names[] = {
-        [CONN_READY] = "CONN_READY",
-        [CONN_DRAINED] = "CONN_DRAINED",
-        [CONN_IDLE] = "CONN_IDLE",
-        [CONN_OWING] = "CONN_OWING",
-        [CONN_CLOSED] = "CONN_CLOSED",
+        [CONN_READY] = "CONN_READY", [CONN_DRAINED] = "CONN_DRAINED", [CONN_IDLE] = "CONN_IDLE",
+        [CONN_OWING] = "CONN_OWING", [CONN_CLOSED] = "CONN_CLOSED",
     };
     return names[state];
 }
