@@ -3,7 +3,8 @@
  * Every call waits until it is done. The program reads like a conversation,
  * and while it talks to one client, all others wait.
  * Needs any POSIX system. Try: ./iterative --port 7007, then: nc 127.0.0.1 7007 */
-#define _POSIX_C_SOURCE 200809L
+#define _DEFAULT_SOURCE /* MSG_DONTWAIT, which every Unix has, but POSIX.1-2008 has not */
+#define _NETBSD_SOURCE
 
 #include "net.h"
 
@@ -19,12 +20,16 @@ static int send_all(int fd, const char *data, size_t size)
 {
     while (size > 0) {
         ssize_t sent = send(fd, data, size, 0);
-        if (sent < 0 && errno == EINTR && !net_overdue())
-            continue;
-        if (sent < 0)
+        if (sent < 0 && errno != EINTR)
             return -1;
-        data += sent; /* a short send is no error: the rest follows */
-        size -= (size_t)sent;
+        if (sent > 0) { /* a short send is no error: the rest follows */
+            data += sent;
+            size -= (size_t)sent;
+        }
+        if (size > 0 && net_overdue()) {
+            errno = ETIMEDOUT;
+            return -1;
+        }
     }
     return 0;
 }
@@ -42,7 +47,7 @@ static int echo(int fd)
         ssize_t got = recv(fd, buffer, sizeof buffer, net_stopping() ? MSG_DONTWAIT : 0);
         if (got < 0 && errno == EINTR)
             continue;
-        if (got < 0 && (errno == EAGAIN || errno == EWOULDBLOCK) && net_stopping())
+        if (got < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
             return 0;
         if (got <= 0)
             return (int)got;

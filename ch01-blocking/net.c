@@ -84,17 +84,15 @@ void net_options(struct net_options *options, int argc, char **argv, const char 
         {"verbose", no_argument, NULL, 'v'},       {"help", no_argument, NULL, 'h'},
         {"version", no_argument, NULL, 'V'},       {NULL, 0, NULL, 0},
     };
-    const char *usage = "try --help";
 
-    if (argc > 0) {
-        const char *slash = strrchr(argv[0], '/');
-        program = slash != NULL ? slash + 1 : argv[0];
-    }
+    char *slash = strrchr(argv[0], '/');
+    if (slash != NULL)
+        argv[0] = slash + 1; /* getopt_long() names the program, too */
+    program = argv[0];
     *options = (struct net_options){.address = "127.0.0.1", .port = "7007"};
 
-    opterr = 0; /* the messages here name the program as all others do */
     int option;
-    while ((option = getopt_long(argc, argv, ":", known, NULL)) != -1) {
+    while ((option = getopt_long(argc, argv, "", known, NULL)) != -1) {
         switch (option) {
         case 'a':
             options->address = optarg;
@@ -113,14 +111,12 @@ void net_options(struct net_options *options, int argc, char **argv, const char 
         case 'V':
             printf("%s (Seven Servers) %s\n", program, VERSION);
             exit(EXIT_SUCCESS);
-        case ':':
-            fail(2, "value missing after", argv[optind - 1], usage);
-        default:
-            fail(2, "unknown option", argv[optind - 1], usage);
+        default: /* getopt_long() has said what is wrong */
+            exit(2);
         }
     }
     if (optind < argc)
-        fail(2, "unexpected argument", argv[optind], usage);
+        fail(2, "unexpected argument", argv[optind], "try --help");
 }
 /* [/options] */
 
@@ -128,12 +124,14 @@ void net_options(struct net_options *options, int argc, char **argv, const char 
 /* A signal that comes just before a blocking call does not interrupt it, and
  * the call would wait for ever. So the handler asks for a SIGALRM a second
  * later, and again, until the program has ended: one of them will hit. The
- * same ticks count how long the stop has lasted. */
+ * same ticks count how long the stop has lasted; to ask for it twice does not
+ * shorten the time that clients have. */
 static void on_stop(int signal_number)
 {
-    (void)signal_number;
-    atomic_fetch_add(&stop_ticks, 1);
-    alarm(1);
+    if (signal_number == SIGALRM || !net_stopping()) {
+        atomic_fetch_add(&stop_ticks, 1);
+        alarm(1);
+    }
 }
 
 void net_catch_signals(void)
@@ -151,6 +149,10 @@ void net_catch_signals(void)
     action.sa_handler = SIG_IGN;
     if (sigaction(SIGPIPE, &action, NULL) < 0)
         net_die("sigaction");
+
+    /* Whoever started this program may have left signals blocked. */
+    if (sigprocmask(SIG_SETMASK, &action.sa_mask, NULL) < 0)
+        net_die("sigprocmask");
 }
 
 bool net_stopping(void)
@@ -219,21 +221,29 @@ int net_listen(const struct net_options *options)
 /* [accept] */
 int net_accept(int listener)
 {
-    int fd = accept(listener, NULL, NULL);
-    if (fd < 0) {
+    int fd;
+
+    while ((fd = accept(listener, NULL, NULL)) < 0) {
         switch (errno) {
+        case EAGAIN: /* nobody waits */
+            return -1;
         case EMFILE: /* this process, or the whole system, can open no more */
         case ENFILE:
         case ENOBUFS:
         case ENOMEM:
-            net_log(listener, "accept", errno);
             errno = EMFILE;
-            break;
-        default: /* EAGAIN, EINTR, ECONNABORTED, and on Linux whatever network error
-                  * waited on the new socket: that one client's, not the server's */
-            errno = EAGAIN;
+            return -1;
+        case EBADF: /* a mistake of ours: to try again would be to spin for ever */
+        case EINVAL:
+        case ENOTSOCK:
+            net_die("accept");
+        default: /* EINTR, ECONNABORTED, and on Linux whatever network error waited on the
+                  * new socket: it is over for that client only, and the next one shall not wait */
+            if (net_stopping()) {
+                errno = EAGAIN;
+                return -1;
+            }
         }
-        return -1;
     }
 
     /* An answer goes out at once, and does not wait until the client has

@@ -30,7 +30,7 @@ int net_listen(const struct net_options *options);
 
 /* Takes the next client from the queue of the listening socket.
  * Returns its descriptor, with TCP_NODELAY set; or -1, and errno says what to do:
- *   EAGAIN  nobody came, or a client that has gone again, or a signal: go on
+ *   EAGAIN  nobody waits, or the server was asked to stop
  *   EMFILE  out of descriptors or memory. Those who wait stay in the queue:
  *           try again when something may have been freed, and not at once
  * No other errno comes out of here. Source: accept(2). */

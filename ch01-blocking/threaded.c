@@ -3,7 +3,8 @@
  * Every call still waits until it is done; but only the thread of that client
  * waits. The price is a thread, with its stack, for each one who is connected.
  * Needs any POSIX system. Try: ./threaded --port 7007, then nc 127.0.0.1 7007 in two terminals */
-#define _POSIX_C_SOURCE 200809L
+#define _DEFAULT_SOURCE /* MSG_DONTWAIT, which every Unix has, but POSIX.1-2008 has not */
+#define _NETBSD_SOURCE
 
 #include "net.h"
 
@@ -12,7 +13,6 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/socket.h>
-#include <time.h>
 #include <unistd.h>
 
 /* Enough for echo()'s buffer and the calls below it, and no less than any
@@ -31,7 +31,6 @@ struct client {
 /* All clients, so that a stop can wake their threads. */
 static struct client *clients;
 static pthread_mutex_t clients_lock = PTHREAD_MUTEX_INITIALIZER;
-static pthread_cond_t clients_gone = PTHREAD_COND_INITIALIZER;
 
 /* [send_all] */
 /* Sends all size bytes of data; waits while the client is slow to read.
@@ -40,12 +39,16 @@ static int send_all(int fd, const char *data, size_t size)
 {
     while (size > 0) {
         ssize_t sent = send(fd, data, size, 0);
-        if (sent < 0 && errno == EINTR && !net_overdue())
-            continue;
-        if (sent < 0)
+        if (sent < 0 && errno != EINTR)
             return -1;
-        data += sent; /* a short send is no error: the rest follows */
-        size -= (size_t)sent;
+        if (sent > 0) { /* a short send is no error: the rest follows */
+            data += sent;
+            size -= (size_t)sent;
+        }
+        if (size > 0 && net_overdue()) {
+            errno = ETIMEDOUT;
+            return -1;
+        }
     }
     return 0;
 }
@@ -63,7 +66,7 @@ static int echo(int fd)
         ssize_t got = recv(fd, buffer, sizeof buffer, net_stopping() ? MSG_DONTWAIT : 0);
         if (got < 0 && errno == EINTR)
             continue;
-        if (got < 0 && (errno == EAGAIN || errno == EWOULDBLOCK) && net_stopping())
+        if (got < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
             return 0;
         if (got <= 0)
             return (int)got;
@@ -92,8 +95,6 @@ static void *serve(void *argument)
         clients = client->next;
     if (client->next != NULL)
         client->next->previous = client->previous;
-    if (clients == NULL)
-        pthread_cond_signal(&clients_gone);
     pthread_mutex_unlock(&clients_lock);
     free(client);
     return NULL;
@@ -147,14 +148,11 @@ static void wake_threads(void)
 {
     pthread_mutex_lock(&clients_lock);
     while (clients != NULL) {
-        struct timespec soon;
-
         for (struct client *client = clients; client != NULL; client = client->next)
             pthread_kill(client->thread, SIGUSR1);
-        clock_gettime(CLOCK_REALTIME, &soon);
-        soon.tv_sec += (soon.tv_nsec + 100000000) / 1000000000;
-        soon.tv_nsec = (soon.tv_nsec + 100000000) % 1000000000;
-        pthread_cond_timedwait(&clients_gone, &clients_lock, &soon);
+        pthread_mutex_unlock(&clients_lock);
+        net_pause();
+        pthread_mutex_lock(&clients_lock);
     }
     pthread_mutex_unlock(&clients_lock);
 }

@@ -18,7 +18,7 @@ struct conn {
 /* What a turn has come to, and what the connection waits for now. */
 enum conn_state {
     CONN_IDLE,    /* nothing had come; it waits to be readable */
-    CONN_DRAINED, /* what had come has been echoed; it waits to be readable */
+    CONN_DRAINED, /* what had come has been echoed, but a FIN may be behind it; it waits to be readable */
     CONN_READY,   /* the buffer was filled, so more may have come: another turn is worth while */
     CONN_OWING,   /* the socket takes no more; it waits to be writable */
     CONN_CLOSED,  /* the client has ended, or is lost: close it */

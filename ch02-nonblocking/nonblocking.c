@@ -106,6 +106,7 @@ int main(int argc, char **argv)
         accept_clients(&server, listener);
         serve_clients(&server);
     }
+    accept_clients(&server, listener); /* who came before the stop is served, too */
     close(listener);
     while (server.count > 0)
         serve_clients(&server);
