@@ -33,8 +33,8 @@ static pthread_t workers[WORKERS];
 static int queue[QUEUE];
 static int queue_first;
 static int queue_count;
-static bool queue_closed; /* nobody will come any more */
-static int working;       /* workers that have not ended */
+static bool queue_closed;                                /* nobody will come any more */
+static int working;                                      /* workers that have not ended */
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* for all of the above */
 static pthread_cond_t queue_filled = PTHREAD_COND_INITIALIZER;
 static pthread_cond_t queue_drained = PTHREAD_COND_INITIALIZER; /* by one */
