@@ -74,3 +74,77 @@ chapter_server()
     done
     fail 2 "$1 has no server $2; MODEL is one of: $servers"
 }
+
+# make_quietly FOLDER TARGET...: says nothing if all is well
+make_quietly()
+{
+    ${MAKE:-make} -s -C "$@" || fail 1 "make -C $* failed"
+}
+
+# begin_tests: before the first run_tests. Signals end the test program, too.
+begin_tests()
+{
+    passed=0
+    failed=0
+    skipped=0
+    test_program=
+    scratch=$(mktemp -d)
+    fifo=$scratch/tap
+    trap 'rm -rf "$scratch"' EXIT
+    trap 'end_tests 130' INT
+    trap 'end_tests 143' TERM
+    mkfifo "$fifo"
+}
+
+end_tests()
+{
+    test -z "$test_program" || kill "$test_program" 2>/dev/null || true
+    exit "$1"
+}
+
+# run_tests TITLE PROGRAM ARGUMENT...: runs a TAP program, prints its lines as
+# they come, and adds them to the score.
+run_tests()
+{
+    title=$1
+    shift
+    plan=
+    seen=0
+    bad=0
+    status=0
+    "$@" >"$fifo" 2>&1 &
+    test_program=$!
+    while IFS= read -r line; do
+        text=${line#*ok }
+        text=${text#* - }
+        case $line in
+        'no test has '*) plan=0 ;;
+        1..*)
+            plan=${line#1..}
+            echo
+            echo "$title"
+            ;;
+        'ok '*' # SKIP'*)
+            echo "  skip  ${text% \# SKIP *} (${text#* \# SKIP })"
+            skipped=$((skipped + 1)) seen=$((seen + 1))
+            ;;
+        'ok '*)
+            echo "  pass  $text"
+            passed=$((passed + 1)) seen=$((seen + 1))
+            ;;
+        'not ok '*)
+            echo "  FAIL  $text"
+            failed=$((failed + 1)) seen=$((seen + 1)) bad=1
+            ;;
+        '#'*) echo "      ${line#?}" ;;
+        *) echo "        $line" ;;
+        esac
+    done <"$fifo"
+    wait "$test_program" || status=$?
+    test_program=
+    test "$plan" != 0 || return 0 # TEST is in the name of none of its tests
+    if test "$status" -ne 0 && test "$bad" -eq 0 || test "${plan%% *}" != "$seen"; then
+        echo "  FAIL  $title: ended with status $status after $seen of ${plan:-an unknown number of} tests"
+        failed=$((failed + 1))
+    fi
+}
