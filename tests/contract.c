@@ -34,6 +34,7 @@ enum limit {
     SCALE = 2,        /* cannot hold 10,000 clients at once */
     IDLE_MEMORY = 4,  /* an idle client costs more than a descriptor */
     FREE_WAITING = 8, /* burns a processor while nothing happens */
+    STOP_QUEUE = 16,  /* cannot ask whether somebody waits: at a stop, those in the queue are lost */
 };
 
 static unsigned breaks;
@@ -643,6 +644,42 @@ START_TEST(stop_echoes)
 }
 END_TEST
 
+/* A client connects and sends while the server cannot see it; when it can, it
+ * has been told to stop. Returns how many of the 5 bytes come back. */
+static size_t echo_from_queue(void)
+{
+    struct server server = server_start(NULL);
+    char back[5];
+    kill(server.pid, SIGSTOP);
+    int fd = client_connect(&server); /* by the kernel, into the queue */
+    client_send(fd, "hello", 5);
+    kill(server.pid, SIGTERM);
+    kill(server.pid, SIGCONT);
+    size_t got = client_receive(fd, back, 5);
+    ck_assert_msg(client_ending(fd) != STILL_OPEN,
+                  "the server was told to stop, and the client was not closed");
+    ck_assert_msg(server_wait(&server) == 0, "the server did not end with status 0");
+    return got;
+}
+
+START_TEST(stop_queue)
+{
+    size_t got = echo_from_queue();
+    ck_assert_msg(got == 5, "a client had connected and sent 5 bytes when the stop began, and got %zu back",
+                  got);
+}
+END_TEST
+
+START_TEST(stop_queue_is_broken)
+{
+    size_t got = echo_from_queue();
+    ck_assert_msg(got == 0,
+                  "a client that waited in the queue when the stop began got %zu bytes: this server can ask "
+                  "who waits there",
+                  got);
+}
+END_TEST
+
 START_TEST(stop_not_reading)
 {
     struct server server = server_start(NULL);
@@ -1105,6 +1142,12 @@ static const struct row rows[] = {
     {NONE, false, &stop_echoes, "stop: what has been received is echoed first",
      "Data that came before the signal comes back; then the connection is closed with a FIN, not a reset.",
      "the server closes without reading what waits in the socket: unread data turns the close into a reset", CONTRACT("8")},
+    {STOP_QUEUE, false, &stop_queue, "stop: who came before it is served first",
+     "A client that the kernel had connected when the signal came gets its echo.",
+     "the listening socket is closed without a last accept(): that resets who waits in its queue", CONTRACT("8")},
+    {STOP_QUEUE, true, &stop_queue_is_broken, "stop, broken by design: who still waits in the queue is lost",
+     "A blocking accept() cannot be asked whether somebody waits; so a stop closes the queue with those in it.",
+     "the listening socket is non-blocking, and so shows another model", "the book, chapter 1, \"The server, piece by piece\""},
     {NONE, false, &stop_not_reading, "stop: a client that never reads does not prevent it",
      "After a grace of some seconds, a client that does not take its bytes is closed all the same.",
      "the stop waits for the last byte, for ever", CONTRACT("8")},
@@ -1168,7 +1211,8 @@ static const char *read_profile(const char *path)
     } words[] = {{"isolation", ISOLATION},
                  {"scale", SCALE},
                  {"idle-memory", IDLE_MEMORY},
-                 {"free-waiting", FREE_WAITING}};
+                 {"free-waiting", FREE_WAITING},
+                 {"stop-queue", STOP_QUEUE}};
     static char program[512];
     const char *top = getenv("top_builddir");
     char line[256];
