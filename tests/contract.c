@@ -60,11 +60,19 @@ static void assert_serves(const struct server *server)
     close(fd);
 }
 
-static void assert_stops(struct server *server)
+static void assert_ends_well(struct server *server)
 {
     int status = server_stop(server, SIGTERM);
     ck_assert_msg(status == 0, "at SIGTERM the server ended with status %d, on stderr: \"%.300s\"", status,
                   server_errors(server));
+}
+
+/* The end of a test about something else: our own servers must stop well after
+ * whatever has happened to them. A foreign one is judged by the stop rows only. */
+static void assert_stops(struct server *server)
+{
+    if (!server->foreign)
+        assert_ends_well(server);
 }
 
 /* ---- 1. echo ---- */
@@ -597,6 +605,12 @@ START_TEST(errors_short_send)
 }
 END_TEST
 
+static void our_options_only(void)
+{
+    if (server_is_foreign())
+        tap_skip("needs options that only our own servers have");
+}
+
 /* ---- 8. stop ---- */
 
 START_TEST(stop_idle)
@@ -617,7 +631,7 @@ START_TEST(stop_silent_clients)
     int first = served_client(&server);
     for (int i = 0; i < 50 && !one_at_a_time(); i++)
         served_client(&server);
-    assert_stops(&server);
+    assert_ends_well(&server);
     ck_assert_msg(client_ending(first) != STILL_OPEN, "the server has ended, and the client was not told");
 }
 END_TEST
@@ -684,7 +698,7 @@ START_TEST(stop_not_reading)
 {
     struct server server = server_start(NULL);
     client_flood(client_connect(&server), 0);
-    assert_stops(&server);
+    assert_ends_well(&server);
 }
 END_TEST
 
@@ -713,11 +727,12 @@ END_TEST
 
 START_TEST(stop_port_free)
 {
+    our_options_only();
     struct server server = server_start(NULL);
     char port[8];
     snprintf(port, sizeof port, "%u", server.port);
     int fd = served_client(&server);
-    assert_stops(&server); /* the server closes first: TIME_WAIT is on its side */
+    assert_ends_well(&server); /* the server closes first: TIME_WAIT is on its side */
     client_ending(fd);
     close(fd);
     struct server again = server_start(&(struct server_setup){.arguments = {"--port", port}});
@@ -734,12 +749,6 @@ static void assert_one_line(const struct run *run)
     ck_assert_msg(end != NULL && end[1] == '\0' && end != run->err,
                   "stderr should hold one line, and holds: \"%s\"", run->err);
     ck_assert_msg(run->out[0] == '\0', "stdout should be empty, and holds: \"%s\"", run->out);
-}
-
-static void our_options_only(void)
-{
-    if (server_is_foreign())
-        tap_skip("needs options that only our own servers have");
 }
 
 START_TEST(startup_wrong_use)
@@ -866,14 +875,14 @@ START_TEST(leaks)
 {
     struct server server = server_start(NULL);
     int descriptors = server_descriptors(&server);
-    int threads = server_threads(&server);
+    int threads = server_threads(&server) + (sanitized() ? 1 : 0); /* a sanitizer starts its own, later */
     visit(&server, 2000); /* the heap and the caches of the C library reach their size */
     size_t before = server_resident(&server);
     visit(&server, 8000);
     ck_assert_msg(eventually(server_descriptors(&server) == descriptors),
                   "%d descriptors at first, and %d after 10,000 clients have come and gone", descriptors,
                   server_descriptors(&server));
-    ck_assert_msg(server_is_foreign() || eventually(server_threads(&server) == threads),
+    ck_assert_msg(server_is_foreign() || eventually(server_threads(&server) <= threads),
                   "%d threads at first, and %d after 10,000 clients have come and gone", threads,
                   server_threads(&server));
     size_t after = server_resident(&server);
@@ -886,7 +895,8 @@ END_TEST
 
 /* ---- 11. waiting is free ---- */
 
-/* The share of a processor that the server uses while 100 clients are silent. */
+/* The share of a processor that the server wants while 100 clients are silent:
+ * what it uses, and what it waits for because others use it. */
 static double share_while_silent(const struct server *server)
 {
     for (int i = 0; i < 100; i++) {
@@ -896,9 +906,9 @@ static double share_while_silent(const struct server *server)
             served_client(server);
     }
     const int milliseconds = 500;
-    uint64_t before = server_cpu_ns(server);
+    uint64_t before = server_cpu_wanted_ns(server);
     poll(NULL, 0, milliseconds); /* the time during which nothing happens */
-    return (double)(server_cpu_ns(server) - before) / (milliseconds * 1e6);
+    return (double)(server_cpu_wanted_ns(server) - before) / (milliseconds * 1e6);
 }
 
 START_TEST(waiting_free)
@@ -915,8 +925,8 @@ START_TEST(waiting_is_broken)
 {
     struct server server = server_start(NULL);
     double share = share_while_silent(&server);
-    ck_assert_msg(share > 0.2,
-                  "while nothing happened the server used only %.0f %% of a processor: it waits, and that "
+    ck_assert_msg(share > 0.8,
+                  "while nothing happened the server wanted only %.0f %% of a processor: it waits, and that "
                   "is another model",
                   100 * share);
     assert_stops(&server);

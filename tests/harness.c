@@ -384,6 +384,29 @@ uint64_t server_cpu_ns(const struct server *server)
     return (uint64_t)used.tv_sec * 1000000000 + (uint64_t)used.tv_nsec;
 }
 
+static void add_wanted(const char *task, void *argument)
+{
+    uint64_t *sum = argument;
+    char path[450];
+    char text[128];
+    unsigned long long used = 0;
+    unsigned long long waited = 0;
+
+    snprintf(path, sizeof path, "%s/schedstat", task);
+    contents(path, text, sizeof text);
+    if (sscanf(text, "%llu %llu", &used, &waited) == 2)
+        *sum += used + waited;
+}
+
+uint64_t server_cpu_wanted_ns(const struct server *server)
+{
+    uint64_t sum = 0;
+    if (access("/proc/self/schedstat", R_OK) < 0)
+        tap_skip("/proc/self/schedstat: %s", strerror(errno));
+    each_entry(server, "task", add_wanted, &sum);
+    return sum;
+}
+
 size_t server_resident(const struct server *server)
 {
     char path[64];

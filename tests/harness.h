@@ -73,6 +73,10 @@ struct run run_program(const char *const arguments[]);
 int server_threads(const struct server *server);
 int server_descriptors(const struct server *server);
 uint64_t server_cpu_ns(const struct server *server); /* user and system time of all its threads */
+
+/* The time for which its threads have used a processor, or waited for one that
+ * others used. Threads that have ended are not counted. */
+uint64_t server_cpu_wanted_ns(const struct server *server);
 size_t server_resident(const struct server *server); /* bytes of memory in use */
 
 /* How many of its threads are blocked in the system call with this number
