@@ -64,6 +64,7 @@
     X(ppoll)          \
     X(nanosleep)      \
     X(sigaction)      \
+    X(fork)           \
     X(pthread_create) \
     X(malloc)         \
     X(calloc)         \
@@ -339,6 +340,7 @@ INTERPOSE(ppoll, (struct pollfd * fds, nfds_t count, const struct timespec *limi
 INTERPOSE(nanosleep, (const struct timespec *wanted, struct timespec *left), (wanted, left))
 INTERPOSE(sigaction, (int number, const struct sigaction *action, struct sigaction *before),
           (number, action, before))
+INTERPOSE(fork, (void), ())
 #ifdef __linux__
 INTERPOSE(epoll_create1, (int flags), (flags))
 INTERPOSE(epoll_ctl, (int epoll, int what, int fd, struct epoll_event *event), (epoll, what, fd, event))
