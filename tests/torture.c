@@ -163,15 +163,14 @@ static int play_crowd(const struct server *server)
     return lost;
 }
 
-/* Plays the scenario, with at most that many victims. */
-static void play(struct server *server, int victims)
+/* After the clients have gone the server is as it was before. */
+static void check_nothing_left(struct server *server, int descriptors, int threads)
 {
-    wait_until_started(server);
-    int descriptors = server_descriptors(server);
-    int threads = server_threads(server);
-
-    int lost = play_crowd(server);
-    if (!eventually(server_descriptors(server) == descriptors))
+    bool closed = eventually(!server_alive(server) || server_descriptors(server) == descriptors);
+    if (!server_alive(server))
+        ck_abort_msg("it ended, with status %d; on stderr: %.2000s", server_wait(server),
+                     server_errors(server));
+    if (!closed)
         ck_abort_msg("it held %d descriptors before its clients came, and %d after they had gone",
                      descriptors, server_descriptors(server));
     if (!sanitized() && !eventually(server_threads(server) == threads))
@@ -179,16 +178,29 @@ static void play(struct server *server, int victims)
                      server_threads(server));
     if (target->waits_in >= 0 && !eventually(is_idle(server)))
         ck_abort_msg("nobody is there, and yet it does not wait: it spins, or hangs elsewhere");
+}
+
+/* Plays the scenario, with that fault to come, or none (NULL). */
+static void play(struct server *server, const struct fault *fault)
+{
+    wait_until_started(server);
+    int descriptors = server_descriptors(server);
+    int threads = server_threads(server);
+    int lost = play_crowd(server);
+    check_nothing_left(server, descriptors, threads);
 
     struct guest last = {.fd = client_connect(server)};
     say(&last, 30, WORDS);
     hear(&last, 30, WORDS);
+    if (fault != NULL && server_faults(server, fault->function) > 0)
+        shutdown(last.fd, SHUT_WR); /* a stop with a client takes longer, and would show nothing new */
     int status = server_stop(server, SIGTERM);
     if (status != 0)
         ck_abort_msg("it ended with status %d and not with 0; on stderr: %.2000s", status,
                      server_errors(server));
     hear_end(&last);
     lost += last.lost;
+    int victims = fault != NULL ? fault->victims : 0;
     if (lost > victims)
         ck_abort_msg("%d clients were lost, and %d may be", lost, victims);
     if (server_errors(server)[0] != '\0')
@@ -221,7 +233,7 @@ static void count_calls(struct count counts[FAULTS])
         if (!counted_when_ready(faults[i].function))
             counts[i].before = server_calls(&server, faults[i].function);
     }
-    play(&server, 0);
+    play(&server, NULL);
     for (size_t i = 0; i < FAULTS; i++) {
         uint64_t calls = server_calls(&server, faults[i].function);
         if (counted_when_ready(faults[i].function))
@@ -275,7 +287,7 @@ static bool play_case(const struct fault *fault, unsigned call, const struct cou
     pid_t child = fork();
     if (child == 0) {
         struct server server = start(rule);
-        play(&server, fault->victims);
+        play(&server, fault);
         _exit(server_faults(&server, fault->function) > 0 ? MET : NOT_MET);
     }
     if (child < 0 || waitpid(child, &status, 0) != child)
