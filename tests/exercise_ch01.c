@@ -297,7 +297,7 @@ START_TEST(fork_one_each)
     for (int i = 1; i <= 5; i++) {
         served_client(&server); /* and is silent from now on */
         ck_assert_msg(children_of(&server).count == i,
-                      "with %d served, and silent since then, there are %d children", i,
+                      "clients inside, silent since their first word: %d; children: %d", i,
                       children_of(&server).count);
     }
     ck_assert_int_eq(server_threads(&server), threads);
@@ -381,7 +381,8 @@ START_TEST(fork_killed)
     struct server server = server_start(NULL);
     int first = served_client(&server);
     struct children children = children_of(&server);
-    ck_assert_msg(children.count == 1, "one client is served, and there are %d children", children.count);
+    ck_assert_msg(children.count == 1, "one client is served, and the number of children is %d",
+                  children.count);
     int second = served_client(&server);
 
     kill(children.pids[0], SIGKILL);
@@ -455,7 +456,8 @@ START_TEST(fork_stop_echoes)
     struct server server = server_start(NULL);
     int fd = served_client(&server);
     struct children children = children_of(&server);
-    ck_assert_msg(children.count == 1, "one client is served, and there are %d children", children.count);
+    ck_assert_msg(children.count == 1, "one client is served, and the number of children is %d",
+                  children.count);
     for (size_t i = 0; i < SIZE; i++)
         sent[i] = pattern(5, i);
     kill(children.pids[0], SIGSTOP); /* so that the data is there before the stop is */
@@ -479,7 +481,7 @@ START_TEST(pool_threads)
     /* A sanitizer makes a thread of its own. */
     ck_assert_msg(eventually(server_threads(&server) == 1 + WORKERS + (sanitized() ? 1 : 0) ||
                              (sanitized() && server_threads(&server) == 1 + WORKERS)),
-                  "without a client there are %d threads; the main one and %d workers make %d",
+                  "without a client the number of threads is %d; the main one and %d workers make %d",
                   server_threads(&server), WORKERS, 1 + WORKERS);
     int threads = server_threads(&server);
     int clients[CLIENTS];
