@@ -265,9 +265,11 @@ static int shell_status(int status)
 
 int server_wait(struct server *server)
 {
+    struct deadline whole = deadline_start();
+    int limit_ms = deadline_left_ms(&whole);
     int status = 0;
     if (!eventually(waitpid(server->pid, &status, WNOHANG) == server->pid))
-        ck_abort_msg("the server had not ended %d s later", DEADLINE_MS / 1000);
+        ck_abort_msg("the server had not ended %.1f s later", limit_ms / 1000.0);
     return shell_status(status);
 }
 
