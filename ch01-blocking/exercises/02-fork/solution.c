@@ -156,8 +156,7 @@ int main(int argc, char **argv)
     net_options(&options, argc, argv, "blocking, a process for each client");
     net_catch_signals();
 
-    /* SA_RESTART: the end of a child is nothing that accept() should end for. */
-    struct sigaction action = {.sa_handler = reap, .sa_flags = SA_RESTART | SA_NOCLDSTOP};
+    struct sigaction action = {.sa_handler = reap, .sa_flags = SA_NOCLDSTOP};
     sigemptyset(&action.sa_mask);
     if (sigaction(SIGCHLD, &action, NULL) < 0)
         net_die("sigaction");
