@@ -275,7 +275,18 @@ int server_wait(struct server *server)
 
 int server_stop(struct server *server, int signal_number)
 {
+    struct deadline deadline = deadline_start();
     kill(server->pid, signal_number);
+
+    /* The thread sanitizer runs a handler only after the call that the thread is
+     * in. A signal that comes just before a blocking call would so wait for ever,
+     * and the alarm with it that the handler asks for; a second one ends the call. */
+    for (int ms = 1; sanitized() && !server->foreign && server_alive(server) && !deadline_over(&deadline);
+         ms++) {
+        nap();
+        if (ms % 100 == 0)
+            kill(server->pid, signal_number);
+    }
     return server_wait(server);
 }
 
