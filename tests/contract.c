@@ -295,7 +295,7 @@ START_TEST(reset_broken_pipe)
     for (int i = 0; i < 20; i++) {
         static char data[60000];
         int fd = client_connect(&server);
-        kill(server.pid, SIGSTOP); /* so that nothing has come back when the client closes */
+        server_pause(&server); /* so that nothing has come back when the client closes */
         client_send(fd, data, sizeof data);
         close(fd);
         kill(server.pid, SIGCONT);
@@ -588,7 +588,7 @@ START_TEST(errors_paused)
     struct server server = server_start(NULL);
     int fd = served_client(&server);
     for (int i = 0; i < 20; i++) {
-        kill(server.pid, SIGSTOP);
+        server_pause(&server);
         kill(server.pid, SIGCONT);
         ck_assert_msg(client_gets_echo(fd, "on we go"), "after SIGSTOP and SIGCONT the client gets no echo");
     }
@@ -646,7 +646,7 @@ START_TEST(stop_echoes)
     static unsigned char back[SIZE];
     for (size_t i = 0; i < SIZE; i++)
         sent[i] = pattern(5, i);
-    kill(server.pid, SIGSTOP); /* so that the data is there before the signal is */
+    server_pause(&server); /* so that the data is there before the signal is */
     client_send(fd, sent, SIZE);
     kill(server.pid, SIGTERM);
     kill(server.pid, SIGCONT);
@@ -665,7 +665,7 @@ static size_t echo_from_queue(void)
 {
     struct server server = server_start(NULL);
     char back[5];
-    kill(server.pid, SIGSTOP);
+    server_pause(&server);
     int fd = client_connect(&server); /* by the kernel, into the queue */
     client_send(fd, "hello", 5);
     kill(server.pid, SIGTERM);

@@ -290,6 +290,14 @@ int server_stop(struct server *server, int signal_number)
     return server_wait(server);
 }
 
+void server_pause(const struct server *server)
+{
+    siginfo_t info = {.si_pid = 0};
+    kill(server->pid, SIGSTOP);
+    if (waitid(P_PID, (id_t)server->pid, &info, WSTOPPED) < 0)
+        ck_abort_msg("the server cannot be stopped: %s", strerror(errno));
+}
+
 bool server_alive(const struct server *server)
 {
     siginfo_t info = {.si_pid = 0};

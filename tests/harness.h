@@ -53,6 +53,10 @@ int server_stop(struct server *server, int signal_number);
 /* Waits until the server has ended by itself, and returns its status as above. */
 int server_wait(struct server *server);
 
+/* Stops the process with SIGSTOP, and returns when none of its threads runs. The
+ * kernel still connects clients for it. SIGCONT lets it go on. */
+void server_pause(const struct server *server);
+
 /* True while the process lives. */
 bool server_alive(const struct server *server);
 
