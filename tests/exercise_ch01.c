@@ -330,7 +330,9 @@ START_TEST(fork_reaped)
         clients[i] = served_client(&server);
     assert_children(&server, CLIENTS, "with 40 clients");
     /* All end while the parent cannot look: then one SIGCHLD stands for many. */
+    siginfo_t stopped;
     kill(server.pid, SIGSTOP);
+    ck_assert_int_eq(waitid(P_PID, (id_t)server.pid, &stopped, WSTOPPED), 0);
     for (int i = 0; i < CLIENTS; i++)
         close(clients[i]);
     bool ended = eventually(children_of(&server).zombies == CLIENTS);
@@ -453,6 +455,24 @@ START_TEST(fork_stop)
 }
 END_TEST
 
+/* Whether a signal has reached a child that is stopped: it waits there, or the child has ended. */
+static bool is_signalled(const struct server *server, pid_t pid)
+{
+    char path[64];
+    char line[256];
+    unsigned long long waiting = 0;
+    if (children_of(server).count == 0 || children_of(server).zombies != 0)
+        return true;
+    snprintf(path, sizeof path, "/proc/%d/status", (int)pid);
+    FILE *file = fopen(path, "re");
+    if (file == NULL)
+        return true;
+    while (fgets(line, sizeof line, file) != NULL)
+        sscanf(line, "ShdPnd: %llx", &waiting);
+    fclose(file);
+    return waiting != 0;
+}
+
 START_TEST(fork_stop_echoes)
 {
     enum { SIZE = 10000 };
@@ -468,7 +488,9 @@ START_TEST(fork_stop_echoes)
     kill(children.pids[0], SIGSTOP); /* so that the data is there before the stop is */
     client_send(fd, sent, SIZE);
     kill(server.pid, SIGTERM);
+    bool signalled = eventually(is_signalled(&server, children.pids[0]));
     kill(children.pids[0], SIGCONT);
+    ck_assert_msg(signalled, "the parent was told to stop, and no signal has reached its child");
     size_t got = client_receive(fd, back, SIZE);
     ck_assert_msg(got == SIZE && memcmp(sent, back, SIZE) == 0,
                   "%d bytes had come before the stop, and %zu were echoed", SIZE, got);
