@@ -610,9 +610,10 @@ START_TEST(accept_mistakes)
         int status;
         pid_t child = fork();
         if (child == 0) {
-            redirect(STDERR_FILENO);
+            FILE *message = redirect(STDERR_FILENO);
             accept_fault.error = errors[i];
             net_accept(listener);
+            fclose(message);
             _exit(99);
         }
         if (child < 0 || waitpid(child, &status, 0) != child)
