@@ -62,6 +62,7 @@ struct children {
     pid_t pids[MOST_CHILDREN];
     int count;
     int zombies;
+    int stopped; /* by SIGSTOP */
 };
 
 static void add_child(struct children *children, const char *number, pid_t parent)
@@ -80,6 +81,7 @@ static void add_child(struct children *children, const char *number, pid_t paren
         its_parent == (int)parent && children->count < MOST_CHILDREN) {
         children->pids[children->count++] = (pid_t)atoi(number);
         children->zombies += state == 'Z';
+        children->stopped += state == 'T';
     }
     fclose(file);
 }
@@ -486,6 +488,7 @@ START_TEST(fork_stop_echoes)
     for (size_t i = 0; i < SIZE; i++)
         sent[i] = pattern(5, i);
     kill(children.pids[0], SIGSTOP); /* so that the data is there before the stop is */
+    ck_assert_msg(eventually(children_of(&server).stopped == 1), "the child could not be stopped");
     client_send(fd, sent, SIZE);
     kill(server.pid, SIGTERM);
     bool signalled = eventually(is_signalled(&server, children.pids[0]));
