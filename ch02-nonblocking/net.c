@@ -224,6 +224,8 @@ int net_accept(int listener)
     int fd;
 
     while ((fd = accept(listener, NULL, NULL)) < 0) {
+        if (errno == EWOULDBLOCK) /* POSIX lets the two differ */
+            errno = EAGAIN;
         switch (errno) {
         case EAGAIN: /* nobody waits */
             return -1;
