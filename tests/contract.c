@@ -614,11 +614,21 @@ static void our_options_only(void)
 
 /* ---- 8. stop ---- */
 
+static bool at_rest(const struct server *server)
+{
+    uint64_t before = server_cpu_wanted_ns(server);
+    nap();
+    return server_cpu_wanted_ns(server) == before;
+}
+
 START_TEST(stop_idle)
 {
     static const int signals[] = {SIGTERM, SIGINT};
     for (size_t i = 0; i < 2; i++) {
         struct server server = server_start(NULL);
+        if ((breaks & FREE_WAITING) == 0) /* so that the signal finds it inside a call that waits */
+            ck_assert_msg(eventually(at_rest(&server)),
+                          "nothing happens, and the server does not come to rest");
         int status = server_stop(&server, signals[i]);
         ck_assert_msg(status == 0, "an idle server ended with status %d at %s", status,
                       i == 0 ? "SIGTERM" : "SIGINT");
@@ -733,6 +743,7 @@ START_TEST(stop_refuses_is_broken)
     client_flood(slow, 0);
     kill(server.pid, SIGTERM);
     int late = client_connect(&server);
+    poll(NULL, 0, 300); /* a while, in which it could have closed both */
     ck_assert_msg(still_connected(slow), "the only client was closed at once, though it was owed bytes");
     ck_assert_msg(client_ending(late) != STILL_OPEN,
                   "the stop is over, and a client that came too late is not closed");
