@@ -614,20 +614,13 @@ static void our_options_only(void)
 
 /* ---- 8. stop ---- */
 
-static bool at_rest(const struct server *server)
-{
-    uint64_t before = server_cpu_wanted_ns(server);
-    nap();
-    return server_cpu_wanted_ns(server) == before;
-}
-
 START_TEST(stop_idle)
 {
     static const int signals[] = {SIGTERM, SIGINT};
     for (size_t i = 0; i < 2; i++) {
         struct server server = server_start(NULL);
         if ((breaks & FREE_WAITING) == 0) /* so that the signal finds it inside a call that waits */
-            ck_assert_msg(eventually(at_rest(&server)),
+            ck_assert_msg(eventually(server_asleep(&server)),
                           "nothing happens, and the server does not come to rest");
         int status = server_stop(&server, signals[i]);
         ck_assert_msg(status == 0, "an idle server ended with status %d at %s", status,

@@ -472,6 +472,25 @@ int server_blocked_in(const struct server *server, long system_call)
     return blocked.count;
 }
 
+static void count_asleep(const char *task, void *argument)
+{
+    int *asleep = argument;
+    char path[450];
+    char text[256];
+
+    snprintf(path, sizeof path, "%s/stat", task);
+    contents(path, text, sizeof text);
+    const char *name_end = strrchr(text, ')'); /* "PID (NAME) STATE ...", and a name may hold anything */
+    *asleep += name_end != NULL && strncmp(name_end, ") S", 3) == 0;
+}
+
+bool server_asleep(const struct server *server)
+{
+    int asleep = 0;
+    int threads = each_entry(server, "task", count_asleep, &asleep);
+    return asleep == threads;
+}
+
 void server_limit_descriptors(const struct server *server, unsigned limit)
 {
     struct rlimit limits;

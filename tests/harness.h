@@ -87,6 +87,9 @@ size_t server_resident(const struct server *server); /* bytes of memory in use *
  * (SYS_recvfrom, from <sys/syscall.h>). */
 int server_blocked_in(const struct server *server, long system_call);
 
+/* True if all its threads sleep, in a call that waits. */
+bool server_asleep(const struct server *server);
+
 /* Raises or lowers the server's limit on descriptors while it runs. */
 void server_limit_descriptors(const struct server *server, unsigned limit);
 
