@@ -35,6 +35,10 @@ static const struct model {
     {1, "ch01-blocking", "threaded", "nobody waits for another; see how many threads that takes"},
     {2, "ch02-nonblocking", "nonblocking",
      "one thread asks all in turn; see its calls, and the CPU in silence"},
+    {3, "ch03-select-poll", "select", "one thread sleeps until somebody is ready; only so many fit in a set"},
+    {3, "ch03-select-poll", "poll", "the same, for any number; all are looked through at each call"},
+    {4, "ch04-epoll", "level", "the kernel keeps the list, and names only those who are ready"},
+    {4, "ch04-epoll", "edge", "and says so once, so that the server keeps in mind who is ready"},
 };
 enum { MODELS = sizeof models / sizeof *models };
 
