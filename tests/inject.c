@@ -117,8 +117,10 @@ static void *next(enum function function)
 
 /* ---- the rules ---- */
 
-/* What a rule does to a call: nothing, an error, or less than was asked for. */
-enum { PASS = 0, SHORT = -1 }; /* all else is an errno */
+/* What a rule does to a call: nothing, less than was asked for, a signal that
+ * is handled just before it, or a descriptor that has been closed; all else is
+ * an errno. */
+enum { PASS = 0, SHORT = -1, STOP = -2, CLOSED = -3 };
 
 struct rule {
     enum function function;
@@ -209,6 +211,14 @@ static bool parse_rule(struct rule *rule, char *text)
         rule->what = SHORT;
         return moves_bytes(rule->function);
     }
+    if (strcmp(what, "closed") == 0) {
+        rule->what = CLOSED;
+        return rule->function == F_poll;
+    }
+    if (strcmp(what, "SIGTERM") == 0) {
+        rule->what = STOP;
+        return true;
+    }
     for (size_t i = 0; i < sizeof errors / sizeof *errors; i++) {
         if (strcmp(errors[i].name, what) == 0) {
             rule->what = errors[i].number;
@@ -291,7 +301,11 @@ static int begin_on(enum function function, int fd, int flags)
         if (rule->function != function || number < rule->first || number > rule->last)
             continue;
         atomic_fetch_add(&table[function].faults, 1);
-        if (rule->what != SHORT) {
+        if (rule->what == STOP) {
+            raise(SIGTERM); /* its handler has run when this returns */
+            return PASS;
+        }
+        if (rule->what > PASS) {
             atomic_fetch_add(&table[function].failures, 1);
             errno = rule->what;
         }
@@ -334,7 +348,6 @@ INTERPOSE(pselect,
           (int count, fd_set *in, fd_set *out, fd_set *urgent, const struct timespec *limit,
            const sigset_t *mask),
           (count, in, out, urgent, limit, mask))
-INTERPOSE(poll, (struct pollfd * fds, nfds_t count, int limit), (fds, count, limit))
 INTERPOSE(ppoll, (struct pollfd * fds, nfds_t count, const struct timespec *limit, const sigset_t *mask),
           (fds, count, limit, mask))
 INTERPOSE(nanosleep, (const struct timespec *wanted, struct timespec *left), (wanted, left))
@@ -349,6 +362,19 @@ INTERPOSE(epoll_wait, (int epoll, struct epoll_event *events, int count, int lim
 INTERPOSE(epoll_pwait, (int epoll, struct epoll_event *events, int count, int limit, const sigset_t *mask),
           (epoll, events, count, limit, mask))
 #endif
+
+/* Finds the descriptor of its last entry closed, when a rule says so: POLLNVAL. */
+int poll(struct pollfd *fds, nfds_t count, int limit)
+{
+    int what = begin(F_poll);
+    if (what > PASS)
+        return -1;
+    if (what == CLOSED && count > 0)
+        ((int (*)(int))next(F_close))(fds[count - 1].fd);
+    int ready = ((int (*)(struct pollfd *, nfds_t, int))next(F_poll))(fds, count, limit);
+    note_failure(F_poll, ready < 0);
+    return ready;
+}
 
 int accept(int fd, struct sockaddr *addr, socklen_t *size)
 {

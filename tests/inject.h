@@ -8,8 +8,10 @@
  *                  the K-th on) or * (every call), counted from 1 over all threads;
  *                  with a + before it, calls that would end with EAGAIN do not count;
  *                  the first rule that fits a call applies to it;
- *                  WHAT is the name of an errno, or "short" (send and recv move
- *                  one byte less than they could, but at least one).
+ *                  WHAT is the name of an errno; "short" (send and recv move
+ *                  one byte less than they could, but at least one); "SIGTERM"
+ *                  (it is caught just before the call, which is made then); or
+ *                  "closed" (poll finds the descriptor of its last entry closed).
  *                  For example: "accept:1-5=EMFILE send:*=short".
  *   INJECT_COUNTS  a file for the counters, of INJECT_SLOTS struct inject_slot. */
 #ifndef INJECT_H

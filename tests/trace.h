@@ -16,11 +16,12 @@
 #include <stdint.h>
 
 struct call {
-    long number;     /* which: SYS_recvfrom and the like, from <sys/syscall.h> */
-    int fd;          /* its first argument: for calls on a socket, the descriptor */
-    uint64_t size;   /* its third argument: for these, how many bytes at most */
-    uint64_t second; /* its second argument: for fcntl(), the command */
-    long result;     /* what it returned, or a negative errno: -EAGAIN */
+    long number;           /* which: SYS_recvfrom and the like, from <sys/syscall.h> */
+    int fd;                /* its first argument: for calls on a socket, the descriptor */
+    uint64_t size;         /* its third argument: for these, how many bytes at most */
+    uint64_t second;       /* its second argument: for fcntl(), the command */
+    long result;           /* what it returned, or a negative errno: -EAGAIN */
+    uint64_t arguments[6]; /* as the kernel takes them */
 };
 
 /* Stops the server where it is. */
@@ -30,6 +31,19 @@ void trace_start(const struct server *server);
  * Returns how many were made: fewer than count only when the server waits in
  * a call, and the deadline is over. */
 size_t trace_record(const struct server *server, struct call *calls, size_t count);
+
+/* Lets it run to where its next call begins, and stops it there: all of call is
+ * known but the result. */
+void trace_enter(const struct server *server, struct call *call);
+
+/* Lets it run to the end of that call, and stops it there. Returns false when
+ * it sleeps in the call instead: then it is not stopped, and wakes when there
+ * is something for it; call this again to be there. */
+bool trace_leave(const struct server *server, struct call *call);
+
+/* Copies size bytes from the server's memory at address, or to it. */
+void trace_read(const struct server *server, uint64_t address, void *data, size_t size);
+void trace_write(const struct server *server, uint64_t address, const void *data, size_t size);
 
 /* Lets it go on, unwatched. */
 void trace_end(const struct server *server);
