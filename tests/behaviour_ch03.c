@@ -900,6 +900,15 @@ static int outside(const struct server *server, int64_t *when)
     return client;
 }
 
+/* How often the server slept in the turn, where nobody can wake it. */
+static size_t paused(void)
+{
+    size_t found = 0;
+    for (size_t i = 0; i < call_count; i++)
+        found += calls[i].number == SYS_nanosleep || calls[i].number == SYS_clock_nanosleep;
+    return found;
+}
+
 static void full_unwatched(void)
 {
     enum { CLIENTS = 3, MESSAGES = 20, ATTEMPTS = 3, MOST_TURNS = 300 };
@@ -925,6 +934,7 @@ static void full_unwatched(void)
         woken_turn(&server);
         if (busy)
             gets_back(clients[1], "busy");
+        ck_assert_msg(paused() == 0, "there is no descriptor for one client, and the server sleeps for all");
         ck_assert_uint_eq(accepted(&failed), 0);
         ck_assert_uint_le(failed, 1);
         if (failed > 0)
