@@ -242,7 +242,8 @@ uint64_t clients_run(struct clients *clients, int64_t ns, uint64_t messages, str
                 hear(clients, client);
             ask(clients, client);
         }
-        over = now >= end || (messages > 0 && clients->answered - before >= messages);
+        uint64_t answered = clients->answered - before;
+        over = answered > 0 && (now >= end || (messages > 0 && answered >= messages));
         if (options->step && clients->answered < clients->answered_by_step)
             over = false; /* measured are whole steps only: nothing is under way at their ends */
         else if (options->step && !over)

@@ -229,7 +229,7 @@ static void measure(const struct options *options, struct clients *clients)
 
     report(&latency, messages, ns);
     printf("own_queued_share %.4f\n", (double)(own_after.queued_ns - own_before.queued_ns) / ns);
-    if (options->pid == 0 || messages == 0)
+    if (options->pid == 0)
         return;
     double count = (double)messages;
     printf("cpu_ns_per_message %.1f\n", (double)(after.cpu_ns - before.cpu_ns) / count);

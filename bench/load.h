@@ -68,7 +68,7 @@ struct clients;
 struct clients *clients_open(const struct options *options);
 
 /* Asks and hears answers, which it checks byte by byte, until ns have passed or
- * so many messages were answered (0: no limit). latency may be NULL.
+ * so many messages were answered (0: no limit), but not before the first was. latency may be NULL.
  * Returns how many were answered. */
 uint64_t clients_run(struct clients *clients, int64_t ns, uint64_t messages, struct latency *latency);
 
