@@ -361,6 +361,16 @@ static void say(int fd, const char *text)
     client_send(fd, text, strlen(text));
 }
 
+/* An echo server has not to be waited for until the deadline. */
+static void assert_no_echo(int speaker, int other)
+{
+    struct deadline deadline = deadline_start();
+    struct pollfd fds[] = {{.fd = other, .events = POLLIN}, {.fd = speaker, .events = POLLIN}};
+    poll(fds, 2, deadline_left_ms(&deadline));
+    ck_assert_msg(fds[0].revents != 0 || fds[1].revents == 0,
+                  "a client said something, and heard it itself; another one, who should, did not");
+}
+
 /* Connects count clients, and returns when each is known to be inside: all
  * others have heard of it. */
 static void meet(const struct server *server, int *fds, size_t count)
@@ -372,6 +382,7 @@ static void meet(const struct server *server, int *fds, size_t count)
         char word[32];
         snprintf(word, sizeof word, "welcome, %zu\n", i);
         say(fds[i], word);
+        assert_no_echo(fds[i], fds[0]);
         for (size_t j = 0; j < i; j++)
             assert_hears(fds[j], word, "a client that was there already");
     }
@@ -512,6 +523,52 @@ START_TEST(chat_late_reader)
 }
 END_TEST
 
+/* Receives what comes of the pattern, from position on, until nothing has come
+ * for a while. Returns how many bytes were right. */
+static size_t hear_what_waits(int fd, size_t position)
+{
+    static char waiting[65536];
+    size_t heard = 0;
+    while (!client_hears_nothing(fd, 100)) {
+        ssize_t size = recv(fd, waiting, sizeof waiting, MSG_PEEK | MSG_DONTWAIT);
+        if (size <= 0)
+            break;
+        size_t right = client_receive_pattern(fd, (size_t)size, 1, position + heard);
+        heard += right;
+        if (right < (size_t)size)
+            break;
+    }
+    return heard;
+}
+
+START_TEST(chat_order)
+{
+    int fds[3];
+    struct server server = server_start(&(struct server_setup){.faults = ""});
+    meet(&server, fds, 3);
+    size_t said = speak_until_owed(&server, fds);
+    /* When the server looks again, there is room in the socket and something in
+     * the queue, and the speaker has said something more. */
+    let_sleep(&server);
+    server_pause(&server);
+    size_t heard = hear_what_waits(fds[2], 0);
+    char piece[1000];
+    for (size_t i = 0; i < sizeof piece; i++)
+        piece[i] = (char)pattern(1, said + i);
+    client_send(fds[0], piece, sizeof piece);
+    said += sizeof piece;
+    kill(server.pid, SIGCONT);
+    heard += client_receive_pattern(fds[2], said - heard, 1, heard);
+    ck_assert_msg(heard == said,
+                  "something was in the queue of a late reader, and more was said: byte %zu of %zu that it "
+                  "heard was lost, or another one",
+                  heard + 1, said);
+    assert_stops(&server);
+}
+END_TEST
+
+/* The first one reads nothing, the last one speaks: when the first is dropped,
+ * it is the speaker who moves to its place. */
 START_TEST(chat_no_reader)
 {
     enum { MOST = 48 << 20 };
@@ -524,7 +581,7 @@ START_TEST(chat_no_reader)
     size_t largest = before;
     size_t said = 0;
     while (said < MOST && server_descriptors(&server) == inside) {
-        ck_assert_msg(speak(fds[0], fds[1], said),
+        ck_assert_msg(speak(fds[2], fds[1], said),
                       "one does not read, and after %zu KiB another does not hear all any more", said >> 10);
         said += PIECE;
         size_t now = server_resident(&server);
@@ -534,7 +591,9 @@ START_TEST(chat_no_reader)
                   "one who does not read made the server grow by %zu KiB", (largest - before) / 1024);
     ck_assert_msg(said < MOST, "%zu MiB were said to one who does not read, and it was not dropped",
                   said >> 20);
-    ck_assert_msg(speak(fds[0], fds[1], said), "one was dropped, and another does not hear all any more");
+    ck_assert_msg(speak(fds[2], fds[1], said), "one was dropped, and another does not hear all any more");
+    ck_assert_msg(client_hears_nothing(fds[2], 50),
+                  "one was dropped while another spoke, and the speaker heard its own words");
     assert_stops(&server);
 }
 END_TEST
@@ -660,9 +719,11 @@ static const struct check checks[] = {
      PIECES},
     {"03-3", &chat_late_reader, "one who is slow to read for a while misses nothing",
      "What the socket does not take waits in the queue, and comes in order.",
-     "the rest of a short send is lost, or what is new overtakes what is in the queue, or nobody waits for "
-     "POLLOUT",
+     "the rest of a short send is lost, or nobody waits for POLLOUT",
      "the book, chapter 2, \"The server, piece by piece\""},
+    {"03-3", &chat_order, "what is said comes after what is in the queue",
+     "Somebody is owed something, there is room in its socket, and more is said: all is heard in order.",
+     "send() is called although the queue is not empty, and overtakes it", EXERCISES},
     {"03-3", &chat_no_reader, "one who does not read is dropped, and costs no memory",
      "Its queue overflows, it is dropped, and the others hear everything.",
      "the queue has no bound; or the server waits, or stops to receive, for one who does not read", IDEA},
