@@ -16,6 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -257,7 +258,9 @@ int main(int argc, char **argv)
             accept_clients(&server, listener);
         serve_clients(&server);
     }
-    accept_clients(&server, listener); /* who came before the stop is served, too */
+    /* Who came before the stop is served, too: a whole queue of them. */
+    for (int i = 0; i < SOMAXCONN; i += ACCEPTS_PER_TURN)
+        accept_clients(&server, listener);
     server.knocking = false;
     close(listener);
     for (serve_all(&server); server.count > 0; serve_all(&server))
