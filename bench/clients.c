@@ -12,6 +12,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stdlib.h>
@@ -118,8 +119,8 @@ struct clients *clients_open(const struct options *options)
 
 static _Noreturn void lost(const struct client *client, ssize_t result)
 {
-    die("connection %zu: %s after %llu bytes", client->id,
-        result == 0 ? "the server closed it" : strerror(errno), (unsigned long long)client->received);
+    die("connection %zu: %s after %" PRIu64 " bytes", client->id,
+        result == 0 ? "the server closed it" : strerror(errno), client->received);
 }
 
 /* Sends what may be sent, one call for each message, until the socket takes no more. */
@@ -152,8 +153,8 @@ static void check(const struct clients *clients, const struct client *client, co
         return;
     while (got[i] == expected[i])
         i++;
-    die("connection %zu: byte %zu of message %llu came back as 0x%02x instead of 0x%02x", client->id,
-        offset + i, (unsigned long long)message, (unsigned char)got[i], (unsigned char)expected[i]);
+    die("connection %zu: byte %zu of message %" PRIu64 " came back as 0x%02x instead of 0x%02x", client->id,
+        offset + i, message, (unsigned char)got[i], (unsigned char)expected[i]);
 }
 
 /* Goes through what has come, message by message. */
@@ -163,8 +164,8 @@ static void take(struct clients *clients, struct client *client, size_t count)
     const char *got = received;
 
     if (client->received + count > client->sent)
-        die("connection %zu: %llu bytes came back, and only %llu were sent", client->id,
-            (unsigned long long)(client->received + count), (unsigned long long)client->sent);
+        die("connection %zu: %" PRIu64 " bytes came back, and only %" PRIu64 " were sent", client->id,
+            client->received + count, client->sent);
     while (count > 0) {
         uint64_t message = client->received / options->size;
         size_t offset = (size_t)(client->received % options->size);
@@ -234,8 +235,8 @@ uint64_t clients_run(struct clients *clients, int64_t ns, uint64_t messages, str
         if (count > 0)
             heard = now;
         else if (now - heard > (int64_t)STALLED_SECONDS * 1000000000)
-            die("no answer within %d seconds, after %llu messages", STALLED_SECONDS,
-                (unsigned long long)clients->answered);
+            die("no answer within %d seconds, after %" PRIu64 " messages", STALLED_SECONDS,
+                clients->answered);
         for (int i = 0; i < count; i++) {
             struct client *client = events[i].data.ptr;
             if (events[i].events & ~(unsigned)EPOLLOUT)

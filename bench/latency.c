@@ -7,14 +7,14 @@
 static size_t bucket(uint64_t ns)
 {
     unsigned exponent = 0;
-    while (ns >> exponent >= 2u << SUB_BITS)
+    while (ns >> exponent >= 2U << SUB_BITS)
         exponent++;
     return ((size_t)exponent << SUB_BITS) + (size_t)(ns >> exponent);
 }
 
 static uint64_t upper_end(size_t bucket)
 {
-    if (bucket < 2u << SUB_BITS)
+    if (bucket < 2U << SUB_BITS)
         return bucket;
     size_t exponent = (bucket >> SUB_BITS) - 1;
     uint64_t first = (uint64_t)(bucket - (exponent << SUB_BITS));
