@@ -13,6 +13,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdlib.h>
+#include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -185,7 +186,9 @@ int main(int argc, char **argv)
             accept_clients(&server, listener);
         serve_clients(&server);
     }
-    accept_clients(&server, listener); /* who came before the stop is served, too */
+    /* Who came before the stop is served, too: a whole queue of them. */
+    for (int i = 0; i < SOMAXCONN; i += ACCEPTS_PER_TURN)
+        accept_clients(&server, listener);
     close(listener);
     for (serve_clients(&server); server.count > 1; serve_clients(&server))
         wait_for_events(&server, -1);

@@ -16,6 +16,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/signalfd.h>
+#include <sys/socket.h>
 #include <sys/timerfd.h>
 #include <time.h>
 #include <unistd.h>
@@ -275,7 +276,9 @@ int main(int argc, char **argv)
     server.listening = true;
     while (!server.stopping)
         handle_events(&server, listener, events, wait_for_events(&server, listener, events));
-    accept_clients(&server, listener); /* who came before the stop is served, too */
+    /* Who came before the stop is served, too: a whole queue of them. */
+    for (int i = 0; i < SOMAXCONN; i += ACCEPTS_PER_TURN)
+        accept_clients(&server, listener);
     close(listener);
     for (serve_all(&server); server.count > 0; serve_all(&server))
         handle_events(&server, -1, events, wait_for_events(&server, -1, events));

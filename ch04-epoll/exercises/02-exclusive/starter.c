@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -205,7 +206,9 @@ static void work(int listener)
                 serve(&server, client);
         }
     }
-    accept_clients(&server, listener); /* who came before the stop is served, too */
+    /* Who came before the stop is served, too: a whole queue of them. */
+    for (int i = 0; i < SOMAXCONN; i += ACCEPTS_PER_TURN)
+        accept_clients(&server, listener);
     close(listener);
     for (serve_all(&server); server.count > 0; serve_all(&server))
         wait_for_events(&server, -1, events);

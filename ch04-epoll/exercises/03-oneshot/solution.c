@@ -15,6 +15,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 enum {
@@ -94,7 +95,7 @@ static void accept_clients(struct server *server)
     for (int i = 0; i < ACCEPTS_PER_TURN; i++) {
         int fd = net_accept(server->listener);
         if (fd < 0) {
-            if (errno == EMFILE)
+            if (errno == EMFILE && !net_stopping())
                 net_pause();
             break;
         }
@@ -209,7 +210,9 @@ int main(int argc, char **argv)
     close(stop[1]);
     for (int i = 0; i < count; i++)
         pthread_join(threads[i], NULL);
-    accept_clients(&server); /* who came before the stop is served, too */
+    /* Who came before the stop is served, too: a whole queue of them. */
+    for (int i = 0; i < SOMAXCONN; i += ACCEPTS_PER_TURN)
+        accept_clients(&server);
     close(server.listener);
     finish(&server);
     close(stop[0]);
