@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <stdbool.h>
 #include <stdlib.h>
+#include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -114,6 +115,9 @@ int main(int argc, char **argv)
         bool worked = serve_clients(&server);
         pause = came || worked ? SHORTEST_PAUSE : back_off(pause);
     }
+    /* Who came before the stop is served, too: a whole queue of them. */
+    for (int i = 0; i < SOMAXCONN; i += ACCEPTS_PER_TURN)
+        accept_clients(&server, listener);
     close(listener);
     while (server.count > 0)
         serve_clients(&server);

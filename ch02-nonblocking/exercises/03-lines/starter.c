@@ -153,6 +153,9 @@ int main(int argc, char **argv)
         accept_clients(&server, listener);
         serve_clients(&server);
     }
+    /* Who came before the stop is served, too: a whole queue of them. */
+    for (int i = 0; i < SOMAXCONN; i += ACCEPTS_PER_TURN)
+        accept_clients(&server, listener);
     close(listener);
     while (server.count > 0)
         serve_clients(&server);
