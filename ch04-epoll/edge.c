@@ -4,8 +4,8 @@
  * repeated. So the server must remember who may still have something: it keeps
  * a list of those who are ready, adds whom an event names, and takes a client
  * out when a call has said that nothing more is there.
- * Needs Linux 2.6.17. Try: ./edge --port 7007, then nc 127.0.0.1 7007 in two terminals */
-#define _GNU_SOURCE /* EPOLLRDHUP */
+ * Needs Linux 2.6.27. Try: ./edge --port 7007, then nc 127.0.0.1 7007 in two terminals */
+#define _POSIX_C_SOURCE 200809L
 
 #include "conn.h"
 #include "net.h"

@@ -3,7 +3,7 @@
  * poll() is given the whole list at each call, and it is read from end to end.
  * epoll keeps the list: it is told what changes, and gives back those who are
  * ready and no others. One who is silent costs nothing, however many they are.
- * Needs Linux 2.6.9. Try: ./level --port 7007, then nc 127.0.0.1 7007 in two terminals */
+ * Needs Linux 2.6.27. Try: ./level --port 7007, then nc 127.0.0.1 7007 in two terminals */
 #define _POSIX_C_SOURCE 200809L
 
 #include "conn.h"
