@@ -22,6 +22,7 @@
 
 enum {
     BUFFER_SIZE = 64 * 1024, /* the most that one connection can owe */
+    TURNS_IN_A_ROW = 4,      /* for one who sends much: its socket is in the caches just now */
     ACCEPTS_PER_TURN = 64,   /* so that a crowd at the door does not keep those inside waiting */
     TICK_MS = 100,           /* after this long look again at what no event announces */
     BATCH = 256,             /* events that one call brings; more come with the next */
@@ -199,11 +200,17 @@ static void wait_for_events(struct server *server)
 /* [/wait] */
 
 /* [serve] */
-/* Gives a client its turn. Returns whether another one is due to it. */
+/* Gives a client its turn, or some if it sends much. Returns whether another
+ * one is due to it. */
 static bool serve(struct server *server, struct client *client)
 {
     bool stopping = net_stopping();
-    enum conn_state state = conn_turn(&client->conn, server->buffer, BUFFER_SIZE);
+    enum conn_state state;
+    int turns = 0;
+    do
+        state = conn_turn(&client->conn, server->buffer, BUFFER_SIZE);
+    while (state == CONN_READY && ++turns < TURNS_IN_A_ROW);
+
     if (state == CONN_CLOSED || (state == CONN_IDLE && stopping) || net_overdue()) {
         drop(server, client);
         return false;
@@ -213,8 +220,8 @@ static bool serve(struct server *server, struct client *client)
     return state == CONN_READY || (state == CONN_DRAINED && (client->ended || stopping));
 }
 
-/* Gives a turn, and not more, to each of those who are ready: one who sends
- * without pause stays in the list, and so do the others. */
+/* Serves each of those who are ready, and none of them for long: one who sends
+ * without pause stays in the list, and is served again after the others. */
 static void serve_clients(struct server *server)
 {
     size_t due = server->ready_count;
