@@ -119,6 +119,11 @@ run_tests()
         text=${text#* - }
         case $line in
         'no test has '*) plan=0 ;;
+        '1..0 # SKIP '*)
+            plan=0
+            printf '\n%s\n  skip  all of it (%s)\n' "$title" "${line#1..0 # SKIP }"
+            skipped=$((skipped + 1))
+            ;;
         1..*)
             plan=${line#1..}
             echo

@@ -87,7 +87,8 @@ void server_choose(const char *command)
 
 bool server_is_foreign(void)
 {
-    return strchr(chosen, ' ') != NULL || strstr(chosen, "{port}") != NULL;
+    /* A path may have a space in it, too. */
+    return strstr(chosen, "{port}") != NULL || (strchr(chosen, ' ') != NULL && access(chosen, X_OK) < 0);
 }
 
 /* A port that was free a moment ago. */
