@@ -1,11 +1,13 @@
 /* tap.c - see tap.h. TAP: https://testanything.org/tap-specification.html */
 #include "tap.h"
 
+#include <signal.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 
 /* Check carries one string from the test's process to ours. This one means: skipped. */
 #define SKIP_MARK "SKIP: "
@@ -50,12 +52,19 @@ static void explain_failure(const struct tap_test *test, TestResult *result)
     explain("read on:", test->section);
 }
 
+/* Runs first in a test's process: killed like this program, it takes its servers along. */
+static void end_with_parent(void)
+{
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+}
+
 /* Runs one test. Returns whether it passed or was skipped. */
 static bool run(const char *prefix, const struct tap_test *test, size_t number)
 {
     Suite *suite = suite_create(test->name);
     TCase *tcase = tcase_create(test->name);
     tcase_set_timeout(tcase, TEST_SECONDS);
+    tcase_add_checked_fixture(tcase, end_with_parent, NULL);
     tcase_add_test(tcase, test->test);
     suite_add_tcase(suite, tcase);
     SRunner *runner = srunner_create(suite);
