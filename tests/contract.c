@@ -14,6 +14,7 @@
 #include <arpa/inet.h>
 #include <dirent.h>
 #include <errno.h>
+#include <linux/sockios.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
@@ -21,6 +22,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <time.h>
@@ -651,17 +653,54 @@ START_TEST(stop_silent_clients)
 }
 END_TEST
 
+/* Whether the server has neither closed nor reset this connection, as the
+ * client's kernel knows, though the client has not read all that came. */
+static bool still_connected(int fd)
+{
+    struct tcp_info info;
+    socklen_t size = sizeof info;
+    ck_assert(getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &size) == 0);
+    return info.tcpi_state == TCP_ESTABLISHED;
+}
+
+/* How much the client's kernel has still to deliver. */
+static size_t undelivered(int fd)
+{
+    int bytes = 0;
+    ck_assert(ioctl(fd, SIOCOUTQ, &bytes) == 0);
+    return (size_t)bytes;
+}
+
+START_TEST(stop_silent_beside_slow)
+{
+    struct server server = server_start(NULL);
+    int silent = served_client(&server);
+    int slow = client_connect(&server);
+    client_flood(slow, 0); /* keeps the stop waiting for a while */
+    kill(server.pid, SIGTERM);
+    ck_assert_msg(client_ending(silent) == ENDED,
+                  "the server was told to stop, and a silent client was not closed");
+    poll(NULL, 0, 100); /* were both closed at the same time, the other's end arrives now */
+    ck_assert_msg(still_connected(slow),
+                  "a silent client was closed only together with one that does not read");
+    ck_assert_msg(server_wait(&server) == 0, "the server did not end with status 0");
+}
+END_TEST
+
 START_TEST(stop_echoes)
 {
-    enum { SIZE = 30000 }; /* the kernel takes that much in without a word from the server */
+    enum { SIZE = 200000 }; /* more than any server receives at once */
     struct server server = server_start(NULL);
     int fd = served_client(&server);
     static unsigned char sent[SIZE];
     static unsigned char back[SIZE];
     for (size_t i = 0; i < SIZE; i++)
         sent[i] = pattern(5, i);
-    server_pause(&server); /* so that the data is there before the signal is */
+    client_echo(fd, (size_t)4 * MiB, 64 * KiB, 6); /* the kernels learn to take so much in at once */
+    server_pause(&server);                         /* so that the data is there before the signal is */
     client_send(fd, sent, SIZE);
+    ck_assert_msg(eventually(undelivered(fd) == 0), "of %d bytes, the server's kernel has not taken %zu",
+                  SIZE, undelivered(fd));
     kill(server.pid, SIGTERM);
     kill(server.pid, SIGCONT);
     size_t got = client_receive(fd, back, SIZE);
@@ -723,16 +762,6 @@ START_TEST(stop_not_reading)
     assert_ends_well(&server);
 }
 END_TEST
-
-/* Whether the server has neither closed nor reset this connection, as the
- * client's kernel knows, though the client has not read all that came. */
-static bool still_connected(int fd)
-{
-    struct tcp_info info;
-    socklen_t size = sizeof info;
-    ck_assert(getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &size) == 0);
-    return info.tcpi_state == TCP_ESTABLISHED;
-}
 
 START_TEST(stop_refuses)
 {
@@ -1266,6 +1295,9 @@ static const struct row rows[] = {
     {NONE, false, &stop_silent_clients, "stop: clients who say nothing do not hold it up",
      "Every waiting call is woken, the clients are closed, the status is 0.",
      "a thread or the loop still waits for a client that says nothing", CONTRACT("8")},
+    {ISOLATION, false, &stop_silent_beside_slow, "stop: a silent client does not wait for a slow one",
+     "Who is owed nothing is closed at once; the grace is for those who have bytes to take.",
+     "a silent client is closed only when the grace is over", CONTRACT("8")},
     {NONE, false, &stop_echoes, "stop: what has been received is echoed first",
      "Data that came before the signal comes back; then the connection is closed with a FIN, not a reset.",
      "the server closes without reading what waits in the socket: unread data turns the close into a reset", CONTRACT("8")},
