@@ -358,6 +358,36 @@ START_TEST(one_thread)
 }
 END_TEST
 
+START_TEST(no_room)
+{
+    enum { CLIENTS = 80 };
+    int clients[CLIENTS];
+    size_t lost = 0;
+    char rule[64];
+    struct server server = start_counted();
+    /* The array of clients grows for the second time, and there is no memory for it. */
+    snprintf(rule, sizeof rule, "realloc:%llu=ENOMEM",
+             (unsigned long long)server_calls(&server, "realloc") + 2);
+    server_stop(&server, SIGTERM);
+    server = server_start(&(struct server_setup){.faults = rule});
+    for (size_t i = 0; i < CLIENTS; i++) {
+        char back;
+        clients[i] = client_connect(&server);
+        send(clients[i], "x", 1, MSG_NOSIGNAL);
+        lost += client_receive(clients[i], &back, 1) != 1;
+    }
+    ck_assert_msg(server_faults(&server, "realloc") == 1, "realloc() was called %llu times only",
+                  (unsigned long long)server_calls(&server, "realloc"));
+    ck_assert_msg(lost == 1, "there was no memory for one of %d clients, and %zu were lost", CLIENTS, lost);
+    for (size_t i = 0; i < CLIENTS; i++) {
+        char back;
+        send(clients[i], "y", 1, MSG_NOSIGNAL);
+        lost -= client_receive(clients[i], &back, 1) != 1;
+    }
+    ck_assert_msg(lost == 0, "more clients were lost than the one for whom there was no memory");
+}
+END_TEST
+
 START_TEST(one_receive_each)
 {
     enum { CLIENTS = 4, CALLS = 60 };
@@ -617,6 +647,12 @@ int main(int argc, char **argv)
          "A fixed limit of clients; or a buffer that is shared by two clients still holds the words of the "
          "other.",
          THE_IDEA},
+        {"without memory for one more, that client is turned away, and nobody else", no_room,
+         "realloc() fails once while 80 clients come. The one who did not fit is closed, the array stays as "
+         "it\n"
+         "was, and the next one gets a place.",
+         "The result of realloc() is stored before it is looked at: the array is lost, and all with it.",
+         THE_SERVER},
         {"each turn receives once from a client, however much it sends", one_receive_each,
          "A client that sends without end gets one recv() a turn, like everybody.",
          "Receiving until EAGAIN before the next client is looked at: one that sends fast enough keeps all\n"

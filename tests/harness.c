@@ -248,8 +248,11 @@ struct server server_start(const struct server_setup *setup)
         unlink(counts);
     if (!ready) {
         kill(server.pid, SIGKILL);
-        ck_abort_msg("the server did not get ready: %s\nfirst line on stdout: \"%.100s\"\non stderr: %.400s",
-                     chosen, server.line, server_errors(&server));
+        const char *errors = server_errors(&server);
+        if (server.line[0] != '\0')
+            ck_abort_msg("the server did not get ready: %s; its first line: \"%.100s\"", chosen, server.line);
+        ck_abort_msg("the server did not get ready: %s%s%.400s", chosen,
+                     errors[0] != '\0' ? "; on stderr: " : "; it said nothing", errors);
     }
     if (counters != NULL && counters[0].function[0] == '\0')
         tap_skip("the fault injector could not be loaded into the server");
