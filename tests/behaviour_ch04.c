@@ -1810,7 +1810,7 @@ static void keep_busy(int client)
 
 static void one_receive(void)
 {
-    enum { TURNS = 10 };
+    enum { TURNS = 30 };
     int clients[3];
     size_t full = 0;
     struct server server = start(NULL);
