@@ -34,7 +34,7 @@ struct client {
     uint32_t generation; /* how many clients have left this place */
     bool present;        /* somebody is here */
     bool ready;          /* and is in the list of those who are ready */
-    bool ended;          /* a FIN or an error has come, perhaps behind data */
+    bool ended;          /* a FIN, an error or an urgent byte has come, perhaps behind data */
 };
 
 struct server {
@@ -69,10 +69,11 @@ static struct client *find(const struct server *server, uint64_t id)
 
 /* [watch] */
 /* Tells epoll to watch a descriptor, once and for all: for what comes in, for
- * room to send, and for the end. Returns 0, or -1 with errno. */
+ * room to send, for urgent bytes and for the end. Returns 0, or -1 with errno. */
 static int watch(const struct server *server, int fd, uint64_t id)
 {
-    struct epoll_event event = {.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET, .data.u64 = id};
+    struct epoll_event event = {.events = EPOLLIN | EPOLLPRI | EPOLLOUT | EPOLLRDHUP | EPOLLET,
+                                .data.u64 = id};
     return epoll_ctl(server->epoll, EPOLL_CTL_ADD, fd, &event);
 }
 /* [/watch] */
@@ -192,7 +193,7 @@ static void wait_for_events(struct server *server)
         struct client *client = find(server, events[i].data.u64);
         if (client == NULL)
             continue;
-        if (events[i].events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR))
+        if (events[i].events & (EPOLLPRI | EPOLLRDHUP | EPOLLHUP | EPOLLERR))
             client->ended = true;
         mark_ready(server, client);
     }
@@ -216,7 +217,7 @@ static bool serve(struct server *server, struct client *client)
         return false;
     }
     /* A short read says that nothing more has come, unless what has come is
-     * the end: its event may have been this one. */
+     * the end, or an urgent byte, at which a read stops. */
     return state == CONN_READY || (state == CONN_DRAINED && (client->ended || stopping));
 }
 

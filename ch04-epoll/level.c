@@ -158,7 +158,7 @@ static int wait_for_events(struct server *server, int listener, struct epoll_eve
         else
             net_pause(); /* the kernel lacks memory: to try again at once would be to spin */
     }
-    int count = epoll_wait(server->epoll, events, BATCH, full || net_stopping() ? TICK_MS : -1);
+    int count = epoll_wait(server->epoll, events, BATCH, server->listening && !net_stopping() ? -1 : TICK_MS);
     if (count < 0 && errno != EINTR)
         net_die("epoll_wait");
     return count;
