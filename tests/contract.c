@@ -695,18 +695,26 @@ END_TEST
 
 START_TEST(stop_echoes)
 {
-    enum { SIZE = 100000 }; /* more than a server receives at once */
+    enum { SIZE = 70000 }; /* more than a server receives at once */
     struct server server = server_start(NULL);
     int fd = served_client(&server);
     static unsigned char sent[SIZE];
     static unsigned char back[SIZE];
     for (size_t i = 0; i < SIZE; i++)
         sent[i] = pattern(5, i);
-    client_echo(fd, (size_t)4 * MiB, 64 * KiB, 6); /* the kernels learn to take so much in at once */
-    server_pause(&server);                         /* so that the data is there before the signal is */
-    client_send(fd, sent, SIZE);
-    if (!eventually(undelivered(fd) == 0))
-        tap_skip("of %d bytes, the server's kernel leaves %zu with the client", SIZE, undelivered(fd));
+    bool delivered = false;
+    for (int tries = 0; !delivered && tries < 10; tries++) {
+        client_echo(fd, (size_t)4 * MiB, 64 * KiB, 6); /* the kernels learn to take so much in at once */
+        server_pause(&server);                         /* so that the data is there before the signal is */
+        client_send(fd, sent, SIZE);
+        delivered = eventually(undelivered(fd) == 0);
+        if (!delivered) {
+            kill(server.pid, SIGCONT);
+            ck_assert(client_receive(fd, back, SIZE) == SIZE);
+        }
+    }
+    if (!delivered)
+        tap_skip("the server's kernel does not take %d bytes in at once", SIZE);
     kill(server.pid, SIGTERM);
     kill(server.pid, SIGCONT);
     size_t got = client_receive(fd, back, SIZE);
