@@ -22,6 +22,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/event.h>
+#include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -68,8 +69,13 @@ struct server {
     char buffer[BUFFER_SIZE]; /* lent to one connection after the other */
 };
 
-/* [change] */
-/* An event brings back what its change gave along: udata, a pointer, but an
+/* [systems] */
+/* Where the systems differ. What else this server uses is the same in all of
+ * them: it has no EVFILT_USER, which OpenBSD and NetBSD before 10 lack, and its
+ * timers count milliseconds, the unit that needs no flag. Source: kqueue(2) of
+ * each.
+ *
+ * An event brings back what its change gave along: udata, a pointer, but an
  * integer on NetBSD before 10 (kqueue(2) there). Ours is a generation: a
  * descriptor alone would not tell a client from the next one in its place. */
 #define UDATA(generation)                             \
@@ -77,6 +83,18 @@ struct server {
              : (intptr_t)(generation), default        \
              : (void *)(uintptr_t)(generation))
 
+#ifndef EV_RECEIPT /* NetBSD 7 and OpenBSD 6.1 have none */
+#define EV_RECEIPT 0
+#endif
+
+#ifdef SIGINFO
+enum { REPORT_SIGNAL = SIGINFO }; /* Ctrl-T at a terminal of BSD or macOS */
+#else
+enum { REPORT_SIGNAL = SIGUSR1 };
+#endif
+/* [/systems] */
+
+/* [change] */
 /* Notes a change. The kernel hears of it in the call that waits next: no call is
  * made for the change alone. */
 static void change(struct server *server, struct kevent event, uint32_t generation)
@@ -103,9 +121,15 @@ static int64_t now_ms(void)
 /* [/clock] */
 
 /* [banner] */
-/* Opens the banner's file anew: it may be another file by now. Its text is read
- * when the kernel has confirmed that it watches it; read before, a change in
- * between would be missed. */
+static void read_banner(struct banner *banner)
+{
+    ssize_t got = pread(banner->fd, banner->text, sizeof banner->text, 0);
+    banner->size = got > 0 ? (size_t)got : 0;
+}
+
+/* Opens the banner's file anew: it may be another file by now. When the kernel
+ * confirms with a receipt that it watches the file, the text is read once more:
+ * a change in between would be missed. */
 static void open_banner(struct server *server)
 {
     struct banner *banner = &server->banner;
@@ -122,6 +146,7 @@ static void open_banner(struct server *server)
                            .flags = EV_ADD | EV_CLEAR | EV_RECEIPT,
                            .fflags = NOTE_WRITE | NOTE_EXTEND | NOTE_DELETE | NOTE_RENAME},
            0);
+    read_banner(banner);
 }
 
 /* Watches the banner's folder, which hears of a file that is put in its place. */
@@ -142,12 +167,6 @@ static void watch_banner(struct server *server)
             .ident = (uintptr_t)fd, .filter = EVFILT_VNODE, .flags = EV_ADD | EV_CLEAR, .fflags = NOTE_WRITE},
         0);
     open_banner(server);
-}
-
-static void read_banner(struct banner *banner)
-{
-    ssize_t got = pread(banner->fd, banner->text, sizeof banner->text, 0);
-    banner->size = got > 0 ? (size_t)got : 0;
 }
 
 /* What the queue says of the file, or of its folder. */
@@ -238,8 +257,8 @@ static int add(struct server *server, int fd)
 
 /* [drop] */
 /* Closes the connection. What the queue watches of its descriptor ends with
- * it, but not the timer, which only bears the same number: it finds nobody
- * when it fires, or is set anew by the next client here. */
+ * it, but not the timer, which only bears the same number: the next client here
+ * sets it anew. If it fires before, it finds nobody. */
 static void drop(struct server *server, struct client *client)
 {
     conn_close(&client->conn);
@@ -287,13 +306,13 @@ static void serve_all(struct server *server)
 /* [/serve] */
 
 /* [accept] */
-/* Takes count clients, as many as wait, from the listening socket. Out of
+/* Takes up to count clients from the listening socket. Out of
  * descriptors, those who wait stay in its queue, and keep it ready: watched, it
  * would wake us at once and for ever. So it is left alone until a client
  * leaves, or for one tick. */
 static void accept_clients(struct server *server, int64_t count)
 {
-    for (int64_t i = 0; i < count && i < ACCEPTS_PER_TURN; i++) {
+    for (int64_t i = 0; i < count; i++) {
         int fd = net_accept(server->listener);
         if (fd < 0) {
             if (errno == EMFILE)
@@ -307,6 +326,17 @@ static void accept_clients(struct server *server, int64_t count)
             serve(server, &server->clients[fd]); /* its greeting */
         }
     }
+}
+
+/* The event says how many wait: so many are let in, and no call is made in vain. */
+static void on_listener(struct server *server, const struct kevent *event)
+{
+    if ((event->flags & EV_ERROR) != 0) { /* it could not be watched again: as if out of descriptors */
+        server->listening = false;
+        server->accept_after = now_ms() + TICK_MS;
+        return;
+    }
+    accept_clients(server, event->data < ACCEPTS_PER_TURN ? event->data : ACCEPTS_PER_TURN);
 }
 /* [/accept] */
 
@@ -329,12 +359,6 @@ static void on_timer(struct server *server, struct client *client)
 /* [/timer] */
 
 /* [signal] */
-#ifdef SIGINFO
-enum { REPORT_SIGNAL = SIGINFO }; /* Ctrl-T at a terminal of BSD or macOS */
-#else
-enum { REPORT_SIGNAL = SIGUSR1 };
-#endif
-
 /* A signal is an event like others. The queue records it although it is
  * ignored: no handler runs, nothing is interrupted, and none is missed between
  * two calls. */
@@ -391,7 +415,7 @@ static int wait_for_events(struct server *server, struct kevent *events)
 static struct client *find(const struct server *server, const struct kevent *event)
 {
     struct client *client = &server->clients[event->ident];
-    return client->generation == (uint32_t)(uintptr_t)event->udata ? client : NULL;
+    return client->present && client->generation == (uint32_t)(uintptr_t)event->udata ? client : NULL;
 }
 
 /* Each kind of event finds its handler by its filter. */
@@ -402,9 +426,9 @@ static void dispatch(struct server *server, const struct kevent *event)
     } else if (event->filter == EVFILT_VNODE) {
         on_banner(server, event);
     } else if (event->ident == (uintptr_t)server->kqueue) {
-        server->overdue = true; /* the timer of the stop */
+        server->overdue = true; /* the timer of the stop, or there is none */
     } else if (event->ident == (uintptr_t)server->listener) {
-        accept_clients(server, event->data); /* so many wait */
+        on_listener(server, event);
     } else {
         struct client *client = find(server, event);
         if (client == NULL)
@@ -471,12 +495,14 @@ int main(int argc, char **argv)
 
     while (!server.stopping)
         turn(&server);
-    accept_clients(&server, ACCEPTS_PER_TURN); /* who came before the stop is served, too */
+    accept_clients(&server, SOMAXCONN); /* who came before the stop is served, too: a whole queue of them */
     close(server.listener);
     server.listener = -1;
     set_timer(&server, server.kqueue, 0, GRACE_MS);
-    for (serve_all(&server); server.count > 0; serve_all(&server))
-        turn(&server);
+    while (server.count > 0) {
+        turn(&server); /* first, so that the kernel hears of them before any is closed */
+        serve_all(&server);
+    }
     close(server.kqueue);
     free(server.clients);
     free(server.changes);

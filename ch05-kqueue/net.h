@@ -1,6 +1,7 @@
 /* net.h - the frame of every server in this book: options, the listening
- * socket, stopping, messages. The same bytes in every chapter; what differs
- * between the chapters is how the server waits, and that is not in here. */
+ * socket, stopping, messages. What differs between the chapters is how the
+ * server waits, and that is not in here. The same bytes in every chapter from
+ * this one on: new are the options that a server has of its own. */
 #ifndef NET_H
 #define NET_H
 
@@ -25,8 +26,8 @@ struct net_option {
  * argc, argv: as main() got them. about: what this server shows, for --help.
  * Ends the program: status 0 after --help and --version, 2 after wrong use. */
 enum { NET_OPTIONS = 8 };
-void net_options(struct net_options *options, int argc, char **argv, const char *about, struct net_option *own,
-                 size_t count);
+void net_options(struct net_options *options, int argc, char **argv, const char *about,
+                 struct net_option *own, size_t count);
 
 /* Writes "program: --option value: why" to stderr, and exits with status 2. */
 _Noreturn void net_wrong_use(const struct net_option *option, const char *why);

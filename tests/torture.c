@@ -40,6 +40,7 @@ static const struct target targets[] = {
     {"ch03-select-poll/poll", true, false, false},
     {"ch04-epoll/level", true, false, false},
     {"ch04-epoll/edge", true, false, true},
+    {"ch05-kqueue/kqueue", true, false, false},
 };
 
 struct fault {

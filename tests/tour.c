@@ -39,6 +39,7 @@ static const struct model {
     {3, "ch03-select-poll", "poll", "the same, for any number; all are looked through at each call"},
     {4, "ch04-epoll", "level", "the kernel keeps the list, and names only those who are ready"},
     {4, "ch04-epoll", "edge", "and says so once, so that the server keeps in mind who is ready"},
+    {5, "ch05-kqueue", "kqueue", "changes go along with the call that waits, for files and signals, too"},
 };
 enum { MODELS = sizeof models / sizeof *models };
 
