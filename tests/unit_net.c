@@ -30,6 +30,7 @@
 
 #define CHAPTER "the book, chapter 1, "
 #define PIECES CHAPTER "\"The server, piece by piece\""
+#define OWN "the book, chapter 5, \"What changed\""
 #define WILD CHAPTER "\"Found in the wild\""
 
 /* ---- faults ---- */
@@ -115,6 +116,23 @@ static FILE *redirect(int fd)
     return file;
 }
 
+#ifdef OWN_OPTIONS
+/* Options that only this program has, as net.c takes them from chapter 5 on. */
+static struct net_option own[2];
+
+static void read_options(struct net_options *options, int argc, char **argv)
+{
+    own[0] = (struct net_option){"pause", "SECONDS  rest for so long", "3"};
+    own[1] = (struct net_option){"colour", "NAME  paint it so", NULL};
+    net_options(options, argc, argv, "a test", own, 2);
+}
+#else
+static void read_options(struct net_options *options, int argc, char **argv)
+{
+    net_options(options, argc, argv, "a test");
+}
+#endif
+
 /* net_options() with these arguments behind a program's name. */
 static struct net_options options_of(const char *const arguments[])
 {
@@ -128,7 +146,7 @@ static struct net_options options_of(const char *const arguments[])
         snprintf(copies[argc - 1], sizeof copies[0], "%s", arguments[argc - 1]);
         argv[argc] = copies[argc - 1];
     }
-    net_options(&options, argc, argv, "a test");
+    read_options(&options, argc, argv);
     return options;
 }
 #define ARGUMENTS(...) ((const char *const[]){__VA_ARGS__, NULL})
@@ -296,9 +314,9 @@ END_TEST
 START_TEST(options_wrong_use)
 {
     static const char *const uses[][3] = {
-        {"--colour"}, {"-x"}, {"--port"}, {"--verbose", "--address"}, {"7007"}, {"--verbose", "and", "so"},
+        {"--flavour"}, {"-x"}, {"--port"}, {"--verbose", "--address"}, {"7007"}, {"--verbose", "and", "so"},
     };
-    static const char *const named[] = {"colour", "x", "port", "address", "7007", "and"};
+    static const char *const named[] = {"flavour", "x", "port", "address", "7007", "and"};
     for (size_t i = 0; i < sizeof uses / sizeof *uses; i++) {
         struct outcome outcome = START_UP(uses[i][0], uses[i][1], uses[i][2]);
         check_refusal(&outcome, 2, "", named[i]);
@@ -319,6 +337,60 @@ START_TEST(options_help)
     }
 }
 END_TEST
+
+#ifdef OWN_OPTIONS
+START_TEST(own_taken)
+{
+    options_of(ARGUMENTS("--colour", "red", "--port", "0", "--pause=12"));
+    ck_assert_str_eq(own[0].value, "12");
+    ck_assert_str_eq(own[1].value, "red");
+}
+END_TEST
+
+START_TEST(own_defaults)
+{
+    options_of(ARGUMENTS("--verbose"));
+    ck_assert_str_eq(own[0].value, "3");
+    ck_assert_msg(own[1].value == NULL, "an option that was not given has the value %s", own[1].value);
+}
+END_TEST
+
+START_TEST(own_help)
+{
+    struct outcome outcome = START_UP("--help");
+    if (strstr(outcome.out, "--pause SECONDS  rest for so long") == NULL ||
+        strstr(outcome.out, "--colour NAME  paint it so") == NULL)
+        ck_abort_msg("--help does not explain the options that this server has of its own:\n%s", outcome.out);
+}
+END_TEST
+
+START_TEST(own_without_value)
+{
+    struct outcome outcome = START_UP("--pause");
+    check_refusal(&outcome, 2, "pause", "requires an argument");
+}
+END_TEST
+
+START_TEST(own_refused)
+{
+    struct outcome outcome = {.status = -1};
+    FILE *err = tmpfile();
+    ck_assert(err != NULL);
+    pid_t child = fork();
+    if (child == 0) {
+        dup2(fileno(err), STDERR_FILENO);
+        options_of(ARGUMENTS("--pause", "soon"));
+        net_wrong_use(&own[0], "not a number");
+    }
+    int status;
+    ck_assert(child > 0 && waitpid(child, &status, 0) == child);
+    outcome.status = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+    contents(err, outcome.err, sizeof outcome.err);
+    fclose(err);
+    check_refusal(&outcome, 2, "--pause soon", "not a number");
+}
+END_TEST
+#endif
 
 START_TEST(options_version)
 {
@@ -750,6 +822,25 @@ int main(void)
         {"options: --help explains every option on stdout", options_help,
          "status 0 and the text on stdout, so that it can be piped into a pager",
          "the text went to stderr, or an option was added without a line for it", PIECES},
+#ifdef OWN_OPTIONS
+        {"options: a server's own are taken, with a space or with =", own_taken,
+         "the values of the command line, each with its option",
+         "the option's place in the table was not that in "
+         "the server's list",
+         OWN},
+        {"options: a server's own keep their defaults when they are not given", own_defaults,
+         "the value that the server gave, which may be NULL", "the values were cleared first", OWN},
+        {"options: --help explains a server's own, too", own_help, "a line for each option of the server",
+         "only the options of every server are printed", OWN},
+        {"options: one of the server's own without its value ends with status 2 and one line",
+         own_without_value, "exit status 2, and one line on stderr that names the option",
+         "has_arg was not required_argument", OWN},
+        {"options: a value that a server refuses ends with status 2 and one line", own_refused,
+         "exit status 2, and one line: the program, the option, the value, and why",
+         "exit status 1, which is for "
+         "what goes wrong with right use",
+         OWN},
+#endif
         {"options: --version", options_version, "status 0 and a line with the version on stdout",
          "the text went to stderr", PIECES},
         {"listen: an address that is none ends with status 2 and one line", listen_bad_address,
