@@ -87,6 +87,24 @@ struct server {
 #define EV_RECEIPT 0
 #endif
 
+/* Before a descriptor is closed: what watches it ends with it, but libkqueue
+ * cannot see that, and has to be told. Source: its README. */
+static void unwatch(int kqueue, int fd)
+{
+#ifdef LIBKQUEUE
+    static const int16_t filters[] = {EVFILT_READ, EVFILT_WRITE, EVFILT_VNODE};
+    struct kevent events[3]; /* the receipts fill it: no other event is taken out */
+    for (int i = 0; i < 3; i++)
+        events[i] = (struct kevent){
+            .ident = (uintptr_t)fd, .filter = filters[i], .flags = EV_DELETE | EV_RECEIPT};
+    if (kevent(kqueue, events, 3, events, 3, NULL) < 0)
+        net_die("kevent");
+#else
+    (void)kqueue;
+    (void)fd;
+#endif
+}
+
 #ifdef SIGINFO
 enum { REPORT_SIGNAL = SIGINFO }; /* Ctrl-T at a terminal of BSD or macOS */
 #else
@@ -134,8 +152,10 @@ static void open_banner(struct server *server)
 {
     struct banner *banner = &server->banner;
 
-    if (banner->fd >= 0)
-        close(banner->fd); /* it leaves the queue, too */
+    if (banner->fd >= 0) {
+        unwatch(server->kqueue, banner->fd);
+        close(banner->fd);
+    }
     banner->size = 0;
     banner->fd = open(banner->path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
     if (banner->fd < 0)
@@ -261,6 +281,7 @@ static int add(struct server *server, int fd)
  * sets it anew. If it fires before, it finds nobody. */
 static void drop(struct server *server, struct client *client)
 {
+    unwatch(server->kqueue, client->conn.fd);
     conn_close(&client->conn);
     client->present = false;
     client->generation++; /* events for the old one find nobody */
@@ -284,16 +305,14 @@ static void serve(struct server *server, struct client *client)
         client->heard_ms = now_ms(); /* the timer is set again only when it fires */
 
     /* While it owes, it does not receive, and what it does not receive would
-     * wake us at each turn. The filter for room to send fires once, and is gone. */
-    int fd = client->conn.fd;
-    if (state == CONN_OWING) {
-        if (!client->owing)
-            watch(server, fd, EVFILT_READ, EV_DISABLE, client->generation);
-        watch(server, fd, EVFILT_WRITE, EV_ADD | EV_ONESHOT, client->generation);
-    } else if (client->owing) {
-        watch(server, fd, EVFILT_READ, EV_ADD | EV_ENABLE, client->generation);
+     * wake us at each turn; so would the room to send while nothing is owed. */
+    bool owing = state == CONN_OWING;
+    if (owing != client->owing) {
+        int fd = client->conn.fd;
+        watch(server, fd, owing ? EVFILT_READ : EVFILT_WRITE, EV_DELETE, client->generation);
+        watch(server, fd, owing ? EVFILT_WRITE : EVFILT_READ, EV_ADD, client->generation);
+        client->owing = owing;
     }
-    client->owing = state == CONN_OWING;
 }
 
 static void serve_all(struct server *server)
@@ -496,6 +515,7 @@ int main(int argc, char **argv)
     while (!server.stopping)
         turn(&server);
     accept_clients(&server, SOMAXCONN); /* who came before the stop is served, too: a whole queue of them */
+    unwatch(server.kqueue, server.listener);
     close(server.listener);
     server.listener = -1;
     set_timer(&server, server.kqueue, 0, GRACE_MS);
