@@ -45,7 +45,7 @@ struct client {
 
 /* What greets a client: the text of a file that may change at any time. */
 struct banner {
-    const char *path; /* NULL: none */
+    const char *path; /* "": none */
     int fd;           /* the file as it was found last, or -1 */
     size_t size;
     char text[BUFFER_SIZE];
@@ -78,10 +78,8 @@ struct server {
  * An event brings back what its change gave along: udata, a pointer, but an
  * integer on NetBSD before 10 (kqueue(2) there). Ours is a generation: a
  * descriptor alone would not tell a client from the next one in its place. */
-#define UDATA(generation)                             \
-    _Generic(((struct kevent *)NULL)->udata, intptr_t \
-             : (intptr_t)(generation), default        \
-             : (void *)(uintptr_t)(generation))
+#define UDATA(event, generation) \
+    _Generic((event).udata, intptr_t : (intptr_t)(generation), default : (void *)(uintptr_t)(generation))
 
 #ifndef EV_RECEIPT /* NetBSD 7 and OpenBSD 6.1 have none */
 #define EV_RECEIPT 0
@@ -95,8 +93,8 @@ static void unwatch(int kqueue, int fd)
     static const int16_t filters[] = {EVFILT_READ, EVFILT_WRITE, EVFILT_VNODE};
     struct kevent events[3]; /* the receipts fill it: no other event is taken out */
     for (int i = 0; i < 3; i++)
-        events[i] = (struct kevent){
-            .ident = (uintptr_t)fd, .filter = filters[i], .flags = EV_DELETE | EV_RECEIPT};
+        events[i] =
+            (struct kevent){.ident = (uintptr_t)fd, .filter = filters[i], .flags = EV_DELETE | EV_RECEIPT};
     if (kevent(kqueue, events, 3, events, 3, NULL) < 0)
         net_die("kevent");
 #else
@@ -117,7 +115,7 @@ enum { REPORT_SIGNAL = SIGUSR1 };
  * made for the change alone. */
 static void change(struct server *server, struct kevent event, uint32_t generation)
 {
-    event.udata = UDATA(generation);
+    event.udata = UDATA(event, generation);
     server->changes[server->change_count++] = event;
 }
 
@@ -194,12 +192,13 @@ static void on_banner(struct server *server, const struct kevent *event)
 {
     struct banner *banner = &server->banner;
     bool of_file = banner->fd >= 0 && event->ident == (uintptr_t)banner->fd;
+    bool receipt = (event->flags & EV_ERROR) != 0; /* it repeats the change, so its fflags are no news */
 
-    if (of_file && (event->flags & EV_ERROR) != 0 && event->data != 0)
-        net_log(banner->fd, "the banner is not watched", (int)event->data);
-    if (of_file && (event->fflags & (NOTE_DELETE | NOTE_RENAME)) == 0)
+    if (receipt && event->data != 0)
+        net_log((int)event->ident, "the banner is not watched", (int)event->data);
+    if (of_file && (receipt || (event->fflags & (NOTE_DELETE | NOTE_RENAME)) == 0))
         read_banner(banner);
-    else
+    else if (!receipt)
         open_banner(server);
 }
 
@@ -492,7 +491,7 @@ int main(int argc, char **argv)
     static struct server server;
     struct net_option own[] = {
         {"idle-timeout", "SECONDS  close a client that is silent for so long (never)", NULL},
-        {"banner", "FILE  greet each client with this text", NULL},
+        {"banner", "FILE  greet each client with this text", ""},
     };
     struct net_options options;
     net_options(&options, argc, argv, "kqueue: one call hands over changes and brings events", own, 2);
@@ -506,7 +505,7 @@ int main(int argc, char **argv)
     catch_signals(&server);
     server.banner.path = own[1].value;
     server.banner.fd = -1;
-    if (server.banner.path != NULL)
+    if (server.banner.path[0] != '\0')
         watch_banner(&server);
     server.listener = net_listen(&options);
     if (set_nonblocking(server.listener) < 0)
