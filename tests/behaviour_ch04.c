@@ -309,9 +309,10 @@ START_TEST(exclusive)
         printf("# epoll: of %d processes that wait for a client, one client wakes %d%s\n", WAITERS, woken,
                i == 0 ? "" : " with EPOLLEXCLUSIVE");
         fflush(stdout);
-        int expected = i == 0 ? WAITERS : 1;
-        ck_assert_msg(woken == expected, "a client came, and of %d who waited %d were woken, not %d", WAITERS,
-                      woken, expected);
+        /* epoll_ctl(2) promises that one or more are woken. */
+        ck_assert_msg(i == 0 ? woken == WAITERS : woken < WAITERS,
+                      "a client came, and of %d who waited %d were woken%s", WAITERS, woken,
+                      i == 0 ? "" : ", with EPOLLEXCLUSIVE");
     }
 }
 END_TEST

@@ -65,6 +65,10 @@ static void count(unsigned long long *in_vain, unsigned long long *messages, uin
         fds[i] = client_connect(&server);
     for (int i = 0; i < 30; i++)
         ck_assert_msg(client_gets_echo(fds[i % 3], "a message"), "message %d got no echo", i + 1);
+    for (int i = 0; i < 3; i++) { /* to leave is not a message */
+        client_finish(fds[i]);
+        ck_assert_msg(client_ending(fds[i]) == ENDED, "after a client's FIN it was not closed properly");
+    }
     assert_stops(&server);
 
     const char *errors = server_errors(&server);
