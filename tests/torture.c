@@ -402,6 +402,12 @@ START_TEST(torture_edge)
 }
 END_TEST
 
+START_TEST(torture_kqueue)
+{
+    torture(&targets[7]);
+}
+END_TEST
+
 #define EXPECTED                                                                                           \
     "of four clients at most the one whose call failed is lost; nobody gets a wrong byte; no descriptor\n" \
     "and no thread is left over; the server waits, serves the next client, and stops with status 0"
@@ -421,6 +427,7 @@ int main(void)
         {"poll: survives every failing call", torture_poll, EXPECTED, CAUSE, SECTION(3)},
         {"level: survives every failing call", torture_level, EXPECTED, CAUSE, SECTION(4)},
         {"edge: survives every failing call", torture_edge, EXPECTED, CAUSE, SECTION(4)},
+        {"kqueue: survives every failing call", torture_kqueue, EXPECTED, CAUSE, SECTION(5)},
     };
 
     setenv("TSAN_OPTIONS", "atexit_sleep_ms=0", 0); /* or each case takes a second more */
