@@ -71,9 +71,9 @@ struct server {
 
 /* [systems] */
 /* Where the systems differ. What else this server uses is the same in all of
- * them: it has no EVFILT_USER, which OpenBSD and NetBSD before 10 lack, and its
- * timers count milliseconds, the unit that needs no flag. Source: kqueue(2) of
- * each.
+ * them: it has no EVFILT_USER, which NetBSD before 10 and OpenBSD before 7.8 lack, and
+ * its timers count milliseconds, the unit that needs no flag. Source: kqueue(2)
+ * of each.
  *
  * An event brings back what its change gave along: udata, a pointer, but an
  * integer on NetBSD before 10 (kqueue(2) there). Ours is a generation: a
@@ -168,7 +168,7 @@ static void open_banner(struct server *server)
 }
 
 /* Watches the banner's folder, which hears of a file that is put in its place. */
-static void watch_banner(struct server *server)
+static void watch_folder(struct server *server)
 {
     const char *path = server->banner.path;
     const char *slash = strrchr(path, '/');
@@ -184,7 +184,6 @@ static void watch_banner(struct server *server)
         (struct kevent){
             .ident = (uintptr_t)fd, .filter = EVFILT_VNODE, .flags = EV_ADD | EV_CLEAR, .fflags = NOTE_WRITE},
         0);
-    open_banner(server);
 }
 
 /* What the queue says of the file, or of its folder. */
@@ -380,22 +379,19 @@ static void on_timer(struct server *server, struct client *client)
 /* A signal is an event like others. The queue records it although it is
  * ignored: no handler runs, nothing is interrupted, and none is missed between
  * two calls. */
-static void catch_signals(struct server *server)
+static void watch_signals(struct server *server)
 {
     static const int signals[] = {SIGTERM, SIGINT, SIGUSR1, REPORT_SIGNAL};
+    sigset_t none;
 
-    if (signal(SIGPIPE, SIG_IGN) == SIG_ERR)
-        net_die("signal");
+    sigemptyset(&none); /* whoever started us may have blocked some */
+    if (sigprocmask(SIG_SETMASK, &none, NULL) < 0 || signal(SIGPIPE, SIG_IGN) == SIG_ERR)
+        net_die("signals");
     for (size_t i = 0; i < sizeof signals / sizeof *signals; i++) {
         if (signal(signals[i], SIG_IGN) == SIG_ERR)
-            net_die("signal");
+            net_die("signals");
         watch(server, signals[i], EVFILT_SIGNAL, EV_ADD, 0);
     }
-    /* The only call that registers and does not wait: whoever reads that we
-     * listen may send a signal at once. */
-    if (kevent(server->kqueue, server->changes, server->change_count, NULL, 0, NULL) < 0)
-        net_die("kevent");
-    server->change_count = 0;
 }
 
 static void on_signal(struct server *server, int number)
@@ -502,11 +498,18 @@ int main(int argc, char **argv)
     server.listener = -1;
     if (server.kqueue < 0 || make_room(&server, server.kqueue) < 0)
         net_die("kqueue");
-    catch_signals(&server);
     server.banner.path = own[1].value;
     server.banner.fd = -1;
+    watch_signals(&server);
     if (server.banner.path[0] != '\0')
-        watch_banner(&server);
+        watch_folder(&server);
+    /* The only call that registers and does not wait: whoever reads that we
+     * listen may send a signal, or change the banner, at once. */
+    if (kevent(server.kqueue, server.changes, server.change_count, NULL, 0, NULL) < 0)
+        net_die("kevent");
+    server.change_count = 0;
+    if (server.banner.path[0] != '\0')
+        open_banner(&server);
     server.listener = net_listen(&options);
     if (set_nonblocking(server.listener) < 0)
         net_die("listening socket");

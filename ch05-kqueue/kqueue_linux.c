@@ -448,12 +448,14 @@ static void hear_files(struct kqueue *kq)
         const struct inotify_event *event = (const void *)(buffer + at);
         /* Too much has happened, and some of it was not kept: anything may have changed. */
         bool lost = (event->mask & IN_Q_OVERFLOW) != 0;
+        /* With a name, it is about a file in a folder, whose content is names only. */
+        uint32_t told = event->len == 0 ? event->mask : event->mask & ~(uint32_t)(IN_MODIFY | IN_ATTRIB);
         int stale = -1;
         for (struct knote *knote = kq->files; knote != NULL; knote = knote->next_file) {
             if (knote->watch == event->wd && (event->mask & IN_IGNORED) != 0)
                 knote->watch = -1;
             else if ((lost || knote->watch == event->wd) &&
-                     !note_file(kq, knote, lost ? IN_MODIFY | IN_ATTRIB : event->mask))
+                     !note_file(kq, knote, lost ? IN_MODIFY | IN_ATTRIB : told))
                 stale = (int)knote->event.ident;
         }
         if (stale >= 0)
