@@ -167,7 +167,7 @@ START_TEST(user_others_meanwhile)
     put(other, "hello\n");
     gets(other, "hello\n", "before anything is computed");
     put(asks, LONG_JOB);
-    poll(NULL, 0, 50); /* so that it has begun */
+    poll(NULL, 0, 50);            /* so that it has begun */
     put(asks_too, "primes 10\n"); /* it has to wait for the thread, but not the loop for that */
     for (int i = 0; i < 10; i++) {
         put(other, "still there?\n");
