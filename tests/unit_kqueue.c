@@ -1161,7 +1161,7 @@ START_TEST(other_thread)
     open_queue();
     change_flags(1, EVFILT_USER, EV_ADD | EV_CLEAR);
     ck_assert_int_eq(pthread_create(&thread, NULL, trigger_later, NULL), 0);
-    expect(1, EVFILT_USER);
+    ck_assert_int_eq(fetch(kq, MANY, NULL), 1); /* at the end of a limit it would be found in any case */
     pthread_join(thread, &result);
     ck_assert_ptr_eq(result, &mark);
 }
