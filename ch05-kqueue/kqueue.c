@@ -86,7 +86,7 @@ struct server {
 #endif
 
 /* Before a descriptor is closed: what watches it ends with it, but libkqueue
- * cannot see that, and has to be told. Source: its README. */
+ * cannot see that, and has to be told. Source: its BUGS.md. */
 static void unwatch(int kqueue, int fd)
 {
 #ifdef LIBKQUEUE

@@ -2272,7 +2272,7 @@ int main(int argc, char **argv)
                    "Its action was left at the default, which ends the process before kevent() says anything."),
         KQUEUE_ROW(user, "USER is reported when it is triggered",
                    "NOTE_TRIGGER from anywhere in the process; with EV_CLEAR, once.",
-                   "OpenBSD and NetBSD before 10 have no EVFILT_USER: a pipe does the same."),
+                   "NetBSD before 10 and OpenBSD before 7.8 have no EVFILT_USER: a pipe does the same."),
         KQUEUE_ROW(file_notes, "VNODE tells what happens to a file",
                    "NOTE_WRITE, with NOTE_EXTEND when it grows, NOTE_ATTRIB, NOTE_RENAME, NOTE_DELETE, one by one.",
                    "A file is watched by its descriptor and not by its name: a new file with the name is another."),
