@@ -1387,8 +1387,8 @@ static const struct row rows[] = {
 };
 /* clang-format on */
 
-/* Reads a profile: "program PATH" and "breaks WORD" lines. Returns the path. */
-static const char *read_profile(const char *path)
+/* Reads a profile: "program PATH", "options WORD..." and "breaks WORD" lines. Returns the path. */
+static const char *read_profile(const char *path, char *options, size_t options_size)
 {
     static const struct {
         const char *word;
@@ -1409,6 +1409,10 @@ static const char *read_profile(const char *path)
         char value[200];
         if (sscanf(line, "%15s %199s", key, value) != 2 || key[0] == '#')
             continue;
+        if (strcmp(key, "options") == 0) {
+            snprintf(options, options_size, "%s", line + strlen("options "));
+            options[strcspn(options, "\n")] = '\0';
+        }
         if (strcmp(key, "program") == 0)
             snprintf(program, sizeof program, "%s/%s", top != NULL ? top : "..", value);
         for (size_t i = 0; strcmp(key, "breaks") == 0 && i < sizeof words / sizeof *words; i++)
@@ -1457,6 +1461,7 @@ int main(int argc, char **argv)
     struct tap_test tests[sizeof rows / sizeof *rows];
     size_t count = 0;
     char prefix[600] = "";
+    char options[100] = "";
 
     if (argc > 2 || (argc == 1 && program == NULL)) {
         fprintf(stderr,
@@ -1464,17 +1469,22 @@ int main(int argc, char **argv)
         return 2;
     }
     if (argc == 2) {
-        const char *of_profile = read_profile(argv[1]);
+        const char *of_profile = read_profile(argv[1], options, sizeof options);
         if (program == NULL && access(of_profile, F_OK) < 0) {
             printf("1..0 # SKIP %s: not built here; the table of ./configure says why\n", of_profile);
             return EXIT_SUCCESS;
         }
-        if (program == NULL)
+        if (program == NULL) {
             program = of_profile;
+            server_options(options);
+        } else {
+            options[0] = '\0';
+        }
     }
     if (strpbrk(program, " {") == NULL) {
         const char *slash = strrchr(program, '/');
-        snprintf(prefix, sizeof prefix, "%s: ", slash != NULL ? slash + 1 : program);
+        snprintf(prefix, sizeof prefix, "%s%s%s: ", slash != NULL ? slash + 1 : program,
+                 options[0] != '\0' ? " " : "", options);
     }
     server_choose(program);
     if (!starts(program))

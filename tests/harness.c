@@ -85,6 +85,19 @@ void server_choose(const char *command)
     chosen = command;
 }
 
+/* Options that every start of the chosen server gets, before those of a test. */
+static const char *own_options[5];
+static size_t own_count;
+
+void server_options(const char *options)
+{
+    static char words[200];
+    snprintf(words, sizeof words, "%s", options);
+    own_count = 0;
+    for (char *word = strtok(words, " "); word != NULL && own_count < 4; word = strtok(NULL, " "))
+        own_options[own_count++] = word;
+}
+
 bool server_is_foreign(void)
 {
     /* A path may have a space in it, too. */
@@ -210,7 +223,7 @@ struct server server_start(const struct server_setup *setup)
     if (server.foreign && (setup->arguments[0] != NULL || setup->address != NULL || setup->faults != NULL))
         tap_skip("needs options that only our own servers have");
 
-    const char *arguments[16] = {chosen, "--address", server.address, "--port", "0"};
+    const char *arguments[20] = {chosen, "--address", server.address, "--port", "0"};
     char *command = NULL;
     if (server.foreign) {
         server.port = free_port();
@@ -220,8 +233,10 @@ struct server server_start(const struct server_setup *setup)
         arguments[2] = command;
         arguments[3] = NULL;
     } else {
+        for (size_t i = 0; i < own_count; i++)
+            arguments[5 + i] = own_options[i];
         for (size_t i = 0; i < sizeof setup->arguments / sizeof *setup->arguments; i++)
-            arguments[5 + i] = setup->arguments[i];
+            arguments[5 + own_count + i] = setup->arguments[i];
     }
 
     char counts[64] = "";
@@ -329,9 +344,11 @@ struct run run_program(const char *const arguments[])
     static const struct server_setup plain;
     char out_path[64];
     char err_path[64];
-    const char *all[16] = {chosen};
+    const char *all[20] = {chosen};
+    for (size_t i = 0; i < own_count; i++)
+        all[i + 1] = own_options[i];
     for (size_t i = 0; i < 14 && arguments[i] != NULL; i++)
-        all[i + 1] = arguments[i];
+        all[own_count + i + 1] = arguments[i];
 
     int out = temporary(out_path, sizeof out_path);
     int err = temporary(err_path, sizeof err_path);

@@ -38,6 +38,9 @@ struct server_setup {
  * command of any kind: {port} is replaced by a free port. */
 void server_choose(const char *command);
 
+/* Options, four words at most, that every start of a server of ours gets before those of its setup. */
+void server_options(const char *options);
+
 /* True when the chosen server was given as a shell command: it need not know
  * our options nor print a line when it is ready. */
 bool server_is_foreign(void);

@@ -27,20 +27,25 @@
 
 struct target {
     const char *program;
+    const char *options;
     bool waits;    /* without clients, it sleeps */
     bool blocking; /* its sockets never say EAGAIN */
     bool trusting; /* it takes EAGAIN, or less than it asked for, as a promise of an event to come */
 };
 
 static const struct target targets[] = {
-    {"ch01-blocking/iterative", true, true, false},
-    {"ch01-blocking/threaded", true, true, false},
-    {"ch02-nonblocking/nonblocking", false, false, false},
-    {"ch03-select-poll/select", true, false, false},
-    {"ch03-select-poll/poll", true, false, false},
-    {"ch04-epoll/level", true, false, false},
-    {"ch04-epoll/edge", true, false, true},
-    {"ch05-kqueue/kqueue", true, false, false},
+    {"ch01-blocking/iterative", "", true, true, false},
+    {"ch01-blocking/threaded", "", true, true, false},
+    {"ch02-nonblocking/nonblocking", "", false, false, false},
+    {"ch03-select-poll/select", "", true, false, false},
+    {"ch03-select-poll/poll", "", true, false, false},
+    {"ch04-epoll/level", "", true, false, false},
+    {"ch04-epoll/edge", "", true, false, true},
+    {"ch05-kqueue/kqueue", "", true, false, false},
+    {"ch06-reactor/reactor", "--demux epoll", true, false, false},
+    {"ch06-reactor/reactor", "--demux poll", true, false, false},
+    {"ch06-reactor/reactor", "--demux select", true, false, false},
+    {"ch06-reactor/reactor", "--demux kqueue", true, false, false},
 };
 
 struct fault {
@@ -245,6 +250,7 @@ static struct server start(const char *rule)
     snprintf(path, sizeof path, "%s/%s", folder != NULL ? folder : "..", target->program);
     if (access(path, X_OK) < 0)
         tap_skip("%s: %s", path, strerror(errno));
+    server_options(target->options);
     return server_start(&(const struct server_setup){.command = path, .faults = rule});
 }
 
@@ -290,8 +296,9 @@ static const char *wanted; /* CASE: a number, or NULL for all */
 
 static void describe(const struct fault *fault, unsigned call, const char *rule)
 {
-    printf("# case %d: %s: call %u of %s() after the start: %s (INJECT=\"%s\")\n", case_number(fault, call),
-           target->program, call, fault->function, fault->what, rule);
+    printf("# case %d: %s %s: call %u of %s() after the start: %s (INJECT=\"%s\")\n",
+           case_number(fault, call), target->program, target->options, call, fault->function, fault->what,
+           rule);
 }
 
 /* How a case ends; the exit status of its process. 1 is Check's, for a failure
@@ -353,7 +360,8 @@ static void torture(const struct target *chosen)
     }
     if (wanted != NULL && met == 0)
         tap_skip("case %s: the server does not make that call so often", wanted);
-    printf("# %s: %d cases; in %d of them the call was made, and failed\n", target->program, played, met);
+    printf("# %s %s: %d cases; in %d of them the call was made, and failed\n", target->program,
+           target->options, played, met);
     fflush(stdout);
     /* How many pieces a message comes in is chance; so a few may be missed. */
     if (met < played * 3 / 4)
@@ -408,6 +416,30 @@ START_TEST(torture_kqueue)
 }
 END_TEST
 
+START_TEST(torture_reactor_epoll)
+{
+    torture(&targets[8]);
+}
+END_TEST
+
+START_TEST(torture_reactor_poll)
+{
+    torture(&targets[9]);
+}
+END_TEST
+
+START_TEST(torture_reactor_select)
+{
+    torture(&targets[10]);
+}
+END_TEST
+
+START_TEST(torture_reactor_kqueue)
+{
+    torture(&targets[11]);
+}
+END_TEST
+
 #define EXPECTED                                                                                           \
     "of four clients at most the one whose call failed is lost; nobody gets a wrong byte; no descriptor\n" \
     "and no thread is left over; the server waits, serves the next client, and stops with status 0"
@@ -428,6 +460,14 @@ int main(void)
         {"level: survives every failing call", torture_level, EXPECTED, CAUSE, SECTION(4)},
         {"edge: survives every failing call", torture_edge, EXPECTED, CAUSE, SECTION(4)},
         {"kqueue: survives every failing call", torture_kqueue, EXPECTED, CAUSE, SECTION(5)},
+        {"reactor --demux epoll: survives every failing call", torture_reactor_epoll, EXPECTED, CAUSE,
+         SECTION(6)},
+        {"reactor --demux poll: survives every failing call", torture_reactor_poll, EXPECTED, CAUSE,
+         SECTION(6)},
+        {"reactor --demux select: survives every failing call", torture_reactor_select, EXPECTED, CAUSE,
+         SECTION(6)},
+        {"reactor --demux kqueue: survives every failing call", torture_reactor_kqueue, EXPECTED, CAUSE,
+         SECTION(6)},
     };
 
     setenv("TSAN_OPTIONS", "atexit_sleep_ms=0", 0); /* or each case takes a second more */
