@@ -221,6 +221,20 @@ static bool go_on_stopping(struct reactor *reactor)
     return reactor->count > 1; /* the wake-up's handler stays */
 }
 
+/* Returns how many are ready, or -1 with errno. If the kernel lacks memory, to try again at
+ * once would be to spin; other errors are mistakes of this program, and last. */
+static int wait_for_events(const struct reactor *reactor, struct ready *ready)
+{
+    const struct timespec tenth = {.tv_nsec = 100000000};
+
+    int count = reactor->demux->wait(reactor->demux_state, ready, BATCH, timeout_ms(reactor));
+    if (count < 0 && (errno == ENOMEM || errno == EAGAIN)) {
+        nanosleep(&tenth, NULL);
+        count = 0;
+    }
+    return count;
+}
+
 int reactor_run(struct reactor *reactor)
 {
     struct ready ready[BATCH];
@@ -228,7 +242,7 @@ int reactor_run(struct reactor *reactor)
     reactor->now_ms = clock_ms();
     while (!reactor->stopping || go_on_stopping(reactor)) {
         apply_changes(reactor);
-        int count = reactor->demux->wait(reactor->demux_state, ready, BATCH, timeout_ms(reactor));
+        int count = wait_for_events(reactor, ready);
         if (count < 0)
             return -1;
         reactor->now_ms = clock_ms();
