@@ -1,6 +1,6 @@
 /* net.c - the frame of every server in this book; net.h says how it is used.
  * Needs POSIX.1-2008, and getopt_long(), which every Unix has. */
-#define _GNU_SOURCE /* on Linux; the next two elsewhere: for SO_REUSEPORT, which POSIX does not know */
+#define _DEFAULT_SOURCE /* on Linux; the next two elsewhere: for SO_REUSEPORT, which POSIX does not know */
 #define _NETBSD_SOURCE
 #define _DARWIN_C_SOURCE
 
