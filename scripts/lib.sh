@@ -59,13 +59,20 @@ chapter_numbers()
 # chapter_servers FOLDER: the names of its servers.
 chapter_servers()
 {
-    chapters | sed -n "s/^$1 //p"
+    chapters | sed -n "s/ +.*//; s/^$1 //p"
 }
 
-# chapter_server FOLDER MODEL: MODEL if the chapter has it; its first server if MODEL is empty.
+# chapter_programs FOLDER: these, and its other programs.
+chapter_programs()
+{
+    chapters | sed -n "s/ + / /; s/^$1 //p"
+}
+
+# chapter_server FOLDER MODEL [PROGRAMS]: MODEL if it is one of the chapter's servers, or of those PROGRAMS;
+# the first one if MODEL is empty.
 chapter_server()
 {
-    servers=$(chapter_servers "$1")
+    servers=${3:-$(chapter_servers "$1")}
     for server in $servers; do
         if test -z "$2" || test "$2" = "$server"; then
             echo "$server"
