@@ -32,15 +32,26 @@ static void turn_away(int fd, int error)
     close(fd);
 }
 
-/* Lets in those who wait, so many at the most. Out of descriptors, they stay in the queue, and
- * would wake us at once and for ever: so nothing is wanted of it until there may be one. */
+/* Out of descriptors, those who wait stay in the queue, and would wake us at once and for
+ * ever: so nothing is wanted of it until there may be one. */
+static void pause_accepting(struct acceptor *acceptor, struct reactor *reactor)
+{
+    unsigned wanted = 0;
+    if (reactor_set_timer(reactor, &acceptor->pause, PAUSE_MS) < 0) {
+        net_pause(); /* no memory even for a timer: all wait */
+        wanted = REACTOR_READ;
+    }
+    reactor_want(reactor, &acceptor->handler, wanted);
+}
+
+/* Lets in those who wait, so many at the most. */
 static void accept_clients(struct acceptor *acceptor, struct reactor *reactor, int most)
 {
     for (int i = 0; i < most; i++) {
         int fd = net_accept(acceptor->handler.fd);
         if (fd < 0) {
-            if (errno == EMFILE && reactor_set_timer(reactor, &acceptor->pause, PAUSE_MS) == 0)
-                reactor_want(reactor, &acceptor->handler, 0);
+            if (errno == EMFILE)
+                pause_accepting(acceptor, reactor);
             return;
         }
         if (acceptor->add(reactor, acceptor, fd) < 0) /* the others go on */
@@ -72,6 +83,10 @@ static void on_event(struct reactor *reactor, struct event_handler *handler, uns
 
     if ((events & (REACTOR_STOP | REACTOR_CLOSE)) == 0) {
         accept_clients(acceptor, reactor, ACCEPTS_PER_TURN);
+        return;
+    }
+    if (!reactor_stopping(reactor)) { /* it cannot be watched: the kernel is out of memory, or of watches */
+        pause_accepting(acceptor, reactor);
         return;
     }
     accept_clients(acceptor, reactor,

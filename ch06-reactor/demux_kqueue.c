@@ -129,9 +129,9 @@ static int wait_kqueue(void *opened, struct ready *ready, int room, int timeout_
 
     int count = kevent(state->kqueue, state->changes, state->change_count, state->events,
                        room < BATCH ? room : BATCH, timeout_ms < 0 ? NULL : &timeout);
+    state->change_count = 0; /* a call that was interrupted, or failed to wait, has taken them, too */
     if (count < 0 && errno != EINTR)
         return -1;
-    state->change_count = 0; /* an interrupted call has taken them, too */
     for (int i = 0; i < count; i++) {
         const struct kevent *event = &state->events[i];
         unsigned events = event->filter == EVFILT_READ ? REACTOR_READ : REACTOR_WRITE;

@@ -1323,13 +1323,16 @@ static int64_t deadline_of(const struct timespec *timeout)
  * is held, but while we sleep. */
 static int wait_for_events(struct kqueue *kq, struct kevent *events, int nevents, int64_t deadline)
 {
+    /* A descriptor may have two events. Whoever is taken out of epoll and then finds no room would be
+     * among the first again the next time, and others never. */
+    int most = nevents < 2 * BATCH ? (nevents + 1) / 2 : BATCH;
     struct epoll_event ready[BATCH];
     bool interrupted = false;
 
     for (;;) {
         int timeout = kq->listed > 0 || interrupted ? 0 : until(deadline);
         pthread_mutex_unlock(&kq->lock);
-        int n = epoll_wait(kq->epoll, ready, nevents < BATCH ? nevents : BATCH, timeout);
+        int n = epoll_wait(kq->epoll, ready, most, timeout);
         int error = errno;
         pthread_mutex_lock(&kq->lock);
         if (n < 0 && error != EINTR) {

@@ -85,6 +85,17 @@ static void on_stop_signal(struct reactor *reactor, struct reactor_signal *signa
         }
     }
 }
+
+/* When the reactors are destroyed, signals get their default action back: one that comes
+ * then would end the process as if the stop had failed. From now on it stays pending. */
+static void hold_signals(void)
+{
+    sigset_t stops;
+    sigemptyset(&stops);
+    sigaddset(&stops, SIGTERM);
+    sigaddset(&stops, SIGINT);
+    (void)pthread_sigmask(SIG_BLOCK, &stops, NULL); /* fails for a wrong first argument only */
+}
 /* [/stop] */
 
 /* [loops_run] */
@@ -134,6 +145,7 @@ void loops_run(struct net_options *options, const struct net_option *own,
     run(&loops[0]);
     for (size_t i = 1; i < count; i++)
         pthread_join(loops[i].thread, NULL);
+    hold_signals();
     for (size_t i = 0; i < count; i++)
         reactor_destroy(loops[i].reactor);
 }

@@ -1,5 +1,5 @@
 /* progress.c - finds a busy wait; progress.h says when. Source: tcp(7), linux/tcp.h.
- * Needs Linux 4.6 to see what is sent. */
+ * Sees something on Linux 4.1 and newer. */
 #include "progress.h"
 
 #ifdef REACTOR_DEBUG
@@ -7,11 +7,12 @@
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/ioctl.h>
 
 #ifdef __linux__
+#include <linux/sockios.h>
 #include <linux/tcp.h> /* its tcp_info has more than that of netinet/tcp.h */
 #include <netinet/in.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #endif
 
@@ -23,20 +24,20 @@ struct progress progress_look(int fd)
 #ifdef __linux__
     struct tcp_info info = {0};
     socklen_t size = sizeof info;
+    int unread = 0;
+    int unacknowledged = 0;
+
     if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &size) == 0) {
         if (info.tcpi_state == 10) /* TCP_LISTEN: then unacked counts who waits to be accepted */
             return (struct progress){0, 0, info.tcpi_unacked};
-        int unread = 0;
-        if (ioctl(fd, FIONREAD, &unread) < 0)
-            return UNKNOWN;
-        return (struct progress){info.tcpi_bytes_received - (unsigned)unread,
-                                 info.tcpi_bytes_acked + info.tcpi_data_segs_out, (uint64_t)unread};
+        if (ioctl(fd, SIOCINQ, &unread) == 0 && ioctl(fd, SIOCOUTQ, &unacknowledged) == 0)
+            return (struct progress){info.tcpi_bytes_received - (unsigned)unread,
+                                     info.tcpi_bytes_acked + (unsigned)unacknowledged, (uint64_t)unread};
     }
+#else
+    (void)fd;
 #endif
-    int waiting = 0;
-    if (ioctl(fd, FIONREAD, &waiting) < 0)
-        return UNKNOWN;
-    return (struct progress){0, 0, (uint64_t)waiting};
+    return UNKNOWN;
 }
 /* [/look] */
 

@@ -4,7 +4,8 @@
  * and shows nothing: room to send is watched while nothing is owed, or the door
  * while there is no descriptor for who stands there. The kernel knows what was received, sent
  * and accepted; if nothing was in FUTILE_MOST wake-ups in a row, one line on stderr names the handler.
- * For TCP on Linux 4.1 or newer, and for pipes; of others nothing is known. */
+ * For TCP on Linux 4.1 or newer; of others the kernel says only how much waits, and that may be as
+ * much as before because more has come. */
 #ifndef PROGRESS_H
 #define PROGRESS_H
 
@@ -17,7 +18,7 @@ enum { FUTILE_MOST = 200 };
 /* What has passed through a descriptor. */
 struct progress {
     uint64_t taken;   /* bytes that the program has received */
-    uint64_t given;   /* bytes that it has sent, and pieces */
+    uint64_t given;   /* bytes that it has sent, whether or not they are on their way */
     uint64_t waiting; /* bytes, or clients, that wait for it */
 };
 
@@ -40,7 +41,7 @@ static inline struct progress progress_look(int fd)
 static inline void progress_check(uint8_t *futile, const struct event_handler *handler, unsigned events,
                                   const struct progress *before)
 {
-    (void)futile;
+    *futile = 0;
     (void)handler;
     (void)events;
     (void)before;

@@ -46,6 +46,7 @@ struct reactor {
     struct timers timers;
     struct wakeup wakeup;
     int64_t now_ms;
+    int64_t soonest_ms; /* whoever sets a timer now sets it for then, at the soonest */
     bool stopping;
     int64_t stop_next_ms; /* when everybody is told of the stop, again */
     int64_t stop_end_ms;  /* when its time is over */
@@ -196,15 +197,14 @@ static int timeout_ms(const struct reactor *reactor)
     return left <= 0 ? 0 : left > INT_MAX ? INT_MAX : (int)left;
 }
 
-/* One that is set for at once in here waits for the next turn, or there would be no end. */
+/* One that is set for at once in here waits for a later turn, or there would be no end. */
 static void expire_timers(struct reactor *reactor)
 {
     struct reactor_timer *timer;
-    for (size_t most = reactor->timers.count; most > 0; most--) {
-        if ((timer = timers_expired(&reactor->timers, reactor->now_ms)) == NULL)
-            break;
+    reactor->soonest_ms = reactor->now_ms + 1;
+    while ((timer = timers_expired(&reactor->timers, reactor->now_ms)) != NULL)
         timer->expired(reactor, timer);
-    }
+    reactor->soonest_ms = 0;
 }
 
 /* Tells everybody of the stop. Returns false when its time is over. */
@@ -215,7 +215,8 @@ static bool go_on_stopping(struct reactor *reactor)
         return false;
     }
     if (reactor->now_ms >= reactor->stop_next_ms) {
-        reactor->stop_next_ms = reactor->now_ms + TICK_MS;
+        int64_t next = reactor->now_ms + TICK_MS;
+        reactor->stop_next_ms = next < reactor->stop_end_ms ? next : reactor->stop_end_ms;
         dispatch_all(reactor, REACTOR_STOP);
     }
     return reactor->count > 1; /* the wake-up's handler stays */
@@ -271,7 +272,8 @@ bool reactor_stopping(const struct reactor *reactor)
 /* [timers] */
 int reactor_set_timer(struct reactor *reactor, struct reactor_timer *timer, int64_t milliseconds)
 {
-    return timers_set(&reactor->timers, timer, reactor->now_ms + milliseconds);
+    int64_t due_ms = reactor->now_ms + milliseconds;
+    return timers_set(&reactor->timers, timer, due_ms < reactor->soonest_ms ? reactor->soonest_ms : due_ms);
 }
 
 void reactor_cancel_timer(struct reactor *reactor, struct reactor_timer *timer)

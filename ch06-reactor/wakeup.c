@@ -98,10 +98,15 @@ int wakeup_catch_signal(struct wakeup *wakeup, struct reactor_signal *signal)
         errno = EINVAL;
         return -1;
     }
-    if (set_action(number, note_signal) < 0)
+    /* First where to ring: it may come at once. */
+    int before = atomic_exchange(&caught[number].wake_up, wakeup->writing_end + 1);
+    if (set_action(number, note_signal) < 0) {
+        atomic_store(&caught[number].wake_up, before);
         return -1;
+    }
     wakeup->signals[number] = signal;
-    atomic_store(&caught[number].wake_up, wakeup->writing_end + 1);
+    if (atomic_load(&caught[number].came)) /* another reactor had it, and has not looked yet */
+        wake(wakeup->writing_end);
     sigemptyset(&one);
     sigaddset(&one, number); /* whoever started this program may have left it blocked */
     errno = pthread_sigmask(SIG_UNBLOCK, &one, NULL);
@@ -112,7 +117,8 @@ static void report_signals(struct wakeup *wakeup, struct reactor *reactor)
 {
     for (int number = 1; number < WAKEUP_SIGNALS; number++) {
         struct reactor_signal *signal = wakeup->signals[number];
-        if (signal != NULL && atomic_exchange(&caught[number].came, false))
+        bool ours = signal != NULL && atomic_load(&caught[number].wake_up) == wakeup->writing_end + 1;
+        if (ours && atomic_exchange(&caught[number].came, false))
             signal->raised(reactor, signal);
     }
 }
@@ -123,8 +129,10 @@ static void release_signals(const struct wakeup *wakeup)
     for (int number = 1; number < WAKEUP_SIGNALS; number++) {
         int ours = wakeup->writing_end + 1;
         if (wakeup->signals[number] != NULL &&
-            atomic_compare_exchange_strong(&caught[number].wake_up, &ours, 0))
+            atomic_compare_exchange_strong(&caught[number].wake_up, &ours, 0)) {
             (void)set_action(number, SIG_DFL); /* it was possible to catch it, so this is, too */
+            atomic_store(&caught[number].came, false);
+        }
     }
 }
 /* [/signals] */

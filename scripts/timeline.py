@@ -30,7 +30,7 @@ SENDS = {"send", "sendmsg", "write", "writev"}
 WAIT_MIN = 0.0008  # seconds; a call that returned sooner did not wait
 VAIN_RUN = 5  # so many calls in a row that got nothing are drawn as one band
 RUNS = 5  # the one that took least is drawn: the machine's other work disturbed it least
-HELD_UP = 0.010  # seconds; a client that waits longer for its answer was held up
+HELD_UP = 0.010  # seconds; a client that waits longer for its answer was held up, and a thread that makes no call computes
 
 # Measures, in user units
 WIDTH, LEFT, RIGHT = 960, 122, 112
@@ -49,6 +49,7 @@ PALETTE = {
     "wait": ("#bfdbf5", "#214a70"),
     "on-wait": ("#113a60", "#d3e8fc"),
     "work": ("#14804a", "#43c684"),
+    "on-work": ("#ffffff", "#062513"),
     "vain": ("#e07b00", "#ff9d2e"),
     "vain-back": ("#ffe7c7", "#4a2d0b"),
     "on-vain": ("#6b3a00", "#ffe3c2"),
@@ -70,6 +71,7 @@ def style():
         for name, value in colour.items():
             rules.append(f"{scope}.tl .tl-{name}{{fill:{value}}}")
         rules.append(f"{scope}.tl .tl-paper{{stroke:{colour['edge']}}}")
+        rules.append(f"{scope}.tl .tl-box{{fill:{colour['paper']};stroke:{colour['soft']}}}")
         rules.append(f"{scope}.tl .tl-halo{{stroke:{colour['paper']}}}")
         rules.append(f"{scope}.tl .tl-vain-halo{{stroke:{colour['vain-back']}}}")
         rules.append(f"{scope}.tl .tl-held{{fill:none;stroke:{colour['on-wait']};stroke-width:1.5}}")
@@ -145,6 +147,17 @@ def segments(thread, start, end):
     return whole
 
 
+def computing(lane):
+    """Returns (client, start, end) of each stretch in which a thread made no call, after one that was about this client."""
+    found = []
+    for segment in lane:
+        calls = segment.calls if segment.kind == "work" else []
+        for call, following in zip(calls, calls[1:]):
+            if following.start - call.end > HELD_UP:
+                found.append((call.client, call.end, following.start))
+    return found
+
+
 class Story:
     """What happened: the clients, the threads as segments, and what can be said about them in a sentence."""
 
@@ -173,8 +186,17 @@ class Story:
             return None
         return max(waits, key=lambda w: overlap[id(w)])
 
+    def computed_for(self, answer):
+        """Returns for which client the only thread computed through half of the time of this answer, or None."""
+        for client, start, end in computing(self.lanes[0]) if len(self.lanes) == 1 else []:
+            if min(end, answer.end) - max(start, answer.start) > (answer.end - answer.start) / 2:
+                return client
+        return None
+
     def headline(self):
-        slowest = max(self.clients, key=lambda c: self.longest_answer(c).end - self.longest_answer(c).start)
+        by_answer = sorted(self.clients, key=lambda c: self.longest_answer(c).start - self.longest_answer(c).end)
+        # Not one for whom the server computes: that takes its time, and it is its own
+        slowest = next((c for c in by_answer if self.computed_for(self.longest_answer(c)) != c.name), by_answer[0])
         answer = self.longest_answer(slowest)
         milliseconds = (answer.end - answer.start) * 1000
         wait = self.held_up_by(slowest, answer)
@@ -182,6 +204,12 @@ class Story:
             return (
                 f"{slowest.name} waits {milliseconds:.0f} ms for its answer",
                 f"Its message is there, but the only thread is in {wait.name}(), and waits for {wait.client}.",
+            )
+        client = self.computed_for(answer)
+        if answer.end - answer.start > HELD_UP and client and client != slowest.name:
+            return (
+                f"{slowest.name} waits {milliseconds:.0f} ms for its answer",
+                f"Its message is there, but the only thread computes, for {client}, and calls nobody else.",
             )
         if self.vain > len(self.calls) / 2:
             return (
@@ -207,23 +235,30 @@ class Story:
         return f"thread for {whose.pop()}" if len(whose) == 1 else f"thread {index + 1}"
 
 
-class Drawing:
-    """The figure. It grows downwards: each part takes its height from self.y."""
+class Canvas:
+    """The parts of a figure. It grows downwards: each part takes its height from self.y."""
 
-    def __init__(self, story):
-        self.story = story
+    def __init__(self, name):
         self.parts = []
         self.y = 0.0
-        self.bars = {}  # the upper and lower edge of each lane's bar: by client's name or thread's index
-        self.id = re.sub(r"\W+", "-", story.model)
-
-    def x(self, time):
-        share = (time - self.story.start) / (self.story.end - self.story.start)
-        return LEFT + share * (WIDTH - LEFT - RIGHT)
+        self.id = re.sub(r"\W+", "-", name)
 
     def text(self, x, y, words, classes="tl-ink", anchor="start"):
         end = f' text-anchor="{anchor}"' if anchor != "start" else ""
         self.parts.append(f'<text x="{x:.1f}" y="{y:.1f}" class="{classes}"{end}>{escape(words)}</text>')
+
+
+class Drawing(Canvas):
+    """The timeline"""
+
+    def __init__(self, story):
+        super().__init__(story.model)
+        self.story = story
+        self.bars = {}  # the upper and lower edge of each lane's bar: by client's name or thread's index
+
+    def x(self, time):
+        share = (time - self.story.start) / (self.story.end - self.story.start)
+        return LEFT + share * (WIDTH - LEFT - RIGHT)
 
     def rect(self, start, end, y, height, classes, title=""):
         x = self.x(start)
@@ -351,6 +386,10 @@ class Drawing:
             else:
                 calls = "\n".join(call.text for call in segment.calls[:12])
                 self.rect(segment.start, segment.end, self.y, BAR, "tl-work", f"works {told}\n{calls}".strip())
+                for client, start, end in computing([segment]):
+                    about = f"computes for {client}" if client else "computes"
+                    words = (f"{about}, {(end - start) * 1000:.0f} ms", about)
+                    self.in_bar(start, end, self.y + BAR / 2, words, "tl-on-work")
         self.labels(marks, rows, self.y)
         del spent["vain" if not spent["vain"] else "wait"]
         self.facts([(NAMES[kind], spent[kind]) for kind in sorted(spent, key=spent.get, reverse=True)], BAR)
@@ -360,8 +399,8 @@ class Drawing:
         """One or two durations at the right end of a lane, the first of them in bold."""
         y = self.y + height / 2 + (4 if len(pairs) == 1 else -3)
         for row, (what, seconds) in enumerate(pairs):
-            milliseconds = round(seconds * 1000, 1)
-            told = f"{milliseconds:.0f}" if milliseconds == 0 or milliseconds >= 10 else f"{milliseconds:.1f}"
+            milliseconds = seconds * 1000
+            told = f"{milliseconds:.1f}" if 0.05 <= milliseconds < 9.95 else f"{milliseconds:.0f}"
             self.text(WIDTH - RIGHT + 12, y + 14 * row, f"{what} {told} ms", "tl-small " + ("tl-soft" if row else "tl-ink tl-strong"))
 
     def axis(self, top):
@@ -429,13 +468,14 @@ class Drawing:
         for client in self.story.clients:
             answer = self.story.longest_answer(client)
             facts.append(f"Client {client.name} waits {(answer.end - answer.start) * 1000:.1f} ms for an answer at most.")
-        return document(self.id, self.story.model, " ".join(facts), self.y, self.parts)
+        title = f"{self.story.model}: a timeline of three clients"
+        return document(self.id, title, " ".join(facts), self.y, self.parts)
 
 
-def document(name, model, description, height, parts):
+def document(name, title, description, height, parts):
     return f"""<svg xmlns="http://www.w3.org/2000/svg" class="tl" viewBox="0 0 {WIDTH} {height:.0f}" \
 role="img" aria-labelledby="title-{name} desc-{name}">
-<title id="title-{name}">{escape(model)}: a timeline of three clients</title>
+<title id="title-{name}">{escape(title)}</title>
 <desc id="desc-{name}">{escape(description)}</desc>
 {style()}
 <defs>
@@ -500,7 +540,7 @@ def placeholder(model, why):
         (90, "tl-soft", "The figure is drawn while the book is built, from a trace of the server as it runs."),
     )
     parts = [f'<text x="24" y="{y}" class="{classes}">{escape(words)}</text>' for y, classes, words in lines]
-    return document(name, model, f"No timeline could be drawn: {why}.", 116, parts)
+    return document(name, f"{model}: no timeline", f"No timeline could be drawn: {why}.", 116, parts)
 
 
 def draw(name, command):
@@ -511,10 +551,10 @@ def draw(name, command):
     return Drawing(min(stories, key=lambda story: story.end - story.start)).draw()
 
 
-def main(arguments):
+def main(arguments, draw=draw):
     with_placeholder = arguments[:1] == ["--placeholder"]
     path, *command = arguments[with_placeholder:]
-    name = re.sub(r"^trace-|\.svg$", "", os.path.basename(path))
+    name = " ".join([os.path.basename(command[0]), *command[1:]])
     try:
         figure = draw(name, command)
     except scenario.Unavailable as why:

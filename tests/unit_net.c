@@ -5,8 +5,10 @@
  * next one fail when a test wants that; all else is done for real, on real
  * sockets. Macros around an included net.c would do as well, but then it would
  * not be the net.c of the servers any more.
+ * Compiled with OWN_OPTIONS for chapter 5's net.c, and with SHARED_PORT, too, for chapter 6's.
  * Needs POSIX.1-2008, and a linker with --wrap (GNU ld, gold, lld). */
-#define _POSIX_C_SOURCE 200809L
+#define _DEFAULT_SOURCE /* on Linux; the next one on NetBSD: for SO_REUSEPORT, which POSIX does not know */
+#define _NETBSD_SOURCE
 
 #include "net.h"
 
@@ -31,12 +33,14 @@
 #define CHAPTER "the book, chapter 1, "
 #define PIECES CHAPTER "\"The server, piece by piece\""
 #define OWN "the book, chapter 5, \"What changed\""
+#define SHARED "the book, chapter 6, \"What changed\""
 #define WILD CHAPTER "\"Found in the wild\""
 
 /* ---- faults ---- */
 
 struct fault {
-    int error; /* of the next call; 0: let it happen */
+    int error;     /* of the next call; 0: let it happen */
+    unsigned skip; /* but let so many happen before */
     unsigned calls;
 };
 
@@ -45,6 +49,10 @@ static bool fails(struct fault *fault)
 {
     int error = fault->error;
     fault->calls++;
+    if (error != 0 && fault->skip > 0) {
+        fault->skip--;
+        return false;
+    }
     fault->error = 0;
     errno = error != 0 ? error : errno;
     return error != 0;
@@ -60,13 +68,47 @@ static bool fails(struct fault *fault)
     }
 
 WRAP(socket, (int domain, int type, int protocol), (domain, type, protocol))
-WRAP(bind, (int fd, const struct sockaddr *address, socklen_t size), (fd, address, size))
 WRAP(listen, (int fd, int backlog), (fd, backlog))
 WRAP(getsockname, (int fd, struct sockaddr *address, socklen_t *size), (fd, address, size))
-WRAP(setsockopt, (int fd, int level, int option, const void *value, socklen_t size),
-     (fd, level, option, value, size))
 WRAP(sigaction, (int number, const struct sigaction *action, struct sigaction *before),
      (number, action, before))
+
+/* Of each bind(): which port was asked for, and whether its socket had been told to share it. */
+static struct {
+    uint16_t port;
+    bool shares;
+} binds[8];
+static size_t bind_count;
+static int sharing_fd = -1; /* the socket that was told last */
+
+#ifdef SO_REUSEPORT_LB
+#define SHARES SO_REUSEPORT_LB
+#else
+#define SHARES SO_REUSEPORT
+#endif
+
+static struct fault bind_fault;
+int __real_bind(int fd, const struct sockaddr *address, socklen_t size);
+int __wrap_bind(int fd, const struct sockaddr *address, socklen_t size);
+int __wrap_bind(int fd, const struct sockaddr *address, socklen_t size)
+{
+    if (bind_count < sizeof binds / sizeof *binds) {
+        binds[bind_count].port = ntohs(((const struct sockaddr_in *)address)->sin_port); /* of IPv6, too */
+        binds[bind_count++].shares = fd == sharing_fd;
+    }
+    sharing_fd = -1; /* the number may be another socket's next time */
+    return fails(&bind_fault) ? -1 : __real_bind(fd, address, size);
+}
+
+static struct fault setsockopt_fault;
+int __real_setsockopt(int fd, int level, int option, const void *value, socklen_t size);
+int __wrap_setsockopt(int fd, int level, int option, const void *value, socklen_t size);
+int __wrap_setsockopt(int fd, int level, int option, const void *value, socklen_t size)
+{
+    if (level == SOL_SOCKET && option == SHARES && *(const int *)value != 0)
+        sharing_fd = fd;
+    return fails(&setsockopt_fault) ? -1 : __real_setsockopt(fd, level, option, value, size);
+}
 
 static struct fault accept_fault;
 static int signal_before_accept; /* comes when nothing waits yet; 0: none */
@@ -157,6 +199,21 @@ struct outcome {
     char err[2048];
 };
 
+/* Whether start_up_onto() opens two listening sockets on one port. */
+static bool share_port;
+
+/* Returns whether a server listens. */
+static bool open_sockets(struct net_options *options)
+{
+#ifdef SHARED_PORT
+    options->share = share_port;
+    int listener = net_listen(options);
+    return listener >= 0 && (!share_port || net_listen_beside(listener) >= 0);
+#else
+    return !share_port && net_listen(options) >= 0;
+#endif
+}
+
 /* Starts up as every server does, in a process of its own, and ends with 0
  * once it listens. path: where its standard output goes, NULL: into the outcome. */
 static struct outcome start_up_onto(const char *path, const char *const arguments[])
@@ -175,7 +232,7 @@ static struct outcome start_up_onto(const char *path, const char *const argument
         dup2(fileno(err), STDERR_FILENO);
         struct net_options options = options_of(arguments);
         net_catch_signals();
-        exit(net_listen(&options) >= 0 ? EXIT_SUCCESS : 99);
+        exit(open_sockets(&options) ? EXIT_SUCCESS : 99);
     }
     if (child < 0 || waitpid(child, &status, 0) != child)
         ck_abort_msg("a child process: %s", strerror(errno));
@@ -210,15 +267,19 @@ static void check_refusal(const struct outcome *outcome, int status, const char 
 /* ---- sockets ---- */
 
 /* net_listen() in this process. line: what it prints, may be NULL. */
-static int listen_on(const char *address, const char *port, char line[128])
+static int listen_with(const struct net_options *options, char line[128])
 {
     char text[128];
     FILE *out = redirect(STDOUT_FILENO);
-    const struct net_options options = {.address = address, .port = port};
-    int listener = net_listen(&options);
+    int listener = net_listen(options);
     contents(out, line != NULL ? line : text, sizeof text);
     fclose(out);
     return listener;
+}
+
+static int listen_on(const char *address, const char *port, char line[128])
+{
+    return listen_with(&(struct net_options){.address = address, .port = port}, line);
 }
 
 static uint16_t port_of(int fd)
@@ -426,15 +487,20 @@ START_TEST(listen_announces_ipv4)
 }
 END_TEST
 
+static void need_ipv6(void)
+{
+    const struct sockaddr_in6 loopback = {.sin6_family = AF_INET6, .sin6_addr = IN6ADDR_LOOPBACK_INIT};
+    int fd = socket(AF_INET6, SOCK_STREAM, 0);
+    if (fd < 0 || bind(fd, (const struct sockaddr *)&loopback, sizeof loopback) < 0)
+        tap_skip("no IPv6 here: %s", strerror(errno));
+    close(fd);
+}
+
 START_TEST(listen_announces_ipv6)
 {
     char line[128];
     char expected[128];
-    int probe = socket(AF_INET6, SOCK_STREAM, 0);
-    const struct sockaddr_in6 loopback = {.sin6_family = AF_INET6, .sin6_addr = IN6ADDR_LOOPBACK_INIT};
-    if (probe < 0 || bind(probe, (const struct sockaddr *)&loopback, sizeof loopback) < 0)
-        tap_skip("no IPv6 here: %s", strerror(errno));
-
+    need_ipv6();
     int listener = listen_on("::1", "0", line);
     struct sockaddr_in6 bound;
     socklen_t size = sizeof bound;
@@ -513,6 +579,195 @@ START_TEST(listen_output_full)
     check_refusal(&outcome, 1, "standard output", strerror(ENOSPC));
 }
 END_TEST
+
+#ifdef SHARED_PORT
+/* ---- one port for several listening sockets ---- */
+
+static int listen_shared(const char *address, const char *port, char line[128])
+{
+    return listen_with(&(struct net_options){.address = address, .port = port, .share = true}, line);
+}
+
+static bool shares(int fd)
+{
+    int on = 0;
+    socklen_t size = sizeof on;
+    if (getsockopt(fd, SOL_SOCKET, SHARES, &on, &size) < 0)
+        ck_abort_msg("getsockopt: %s", strerror(errno));
+    return on != 0;
+}
+
+static int open_descriptors(void)
+{
+    int count = 0;
+    for (int fd = 0; fd < 256; fd++)
+        count += fcntl(fd, F_GETFD) >= 0;
+    return count;
+}
+
+START_TEST(shared_only_if_asked)
+{
+    struct net_options options = options_of(ARGUMENTS("--port", "0"));
+    ck_assert_msg(!options.share, "nobody asked for it, and the port is to be shared");
+    int listener = listen_with(&options, NULL);
+    ck_assert_msg(!shares(listener), "nobody asked for it, and the socket shares its port");
+    ck_assert_uint_eq(bind_count, 1);
+}
+END_TEST
+
+START_TEST(shared_before_bind)
+{
+    char line[128];
+    char expected[128];
+    int before = open_descriptors();
+    int listener = listen_shared("127.0.0.1", "0", line);
+    uint16_t port = port_of(listener);
+    ck_assert_msg(shares(listener), "the listening socket does not share its port");
+    ck_assert_msg(bind_count == 2, "bind() was called %zu times: once to try, and once to have it",
+                  bind_count);
+    ck_assert_msg(!binds[0].shares && binds[0].port == 0,
+                  "the first try was for port %u, with a socket that shares", binds[0].port);
+    ck_assert_msg(binds[1].shares, "the socket was not told to share its port before bind()");
+    ck_assert_msg(binds[1].port == port, "the second bind() was for port %u, and the socket has %u",
+                  binds[1].port, port);
+    ck_assert_msg(open_descriptors() == before + 1, "%d descriptors more are open: the first one, too",
+                  open_descriptors() - before);
+    snprintf(expected, sizeof expected, "listening on 127.0.0.1:%u\n", port);
+    ck_assert_str_eq(line, expected);
+}
+END_TEST
+
+START_TEST(shared_port_asked_for)
+{
+    char port[8];
+    int listener = listen_on("127.0.0.1", "0", NULL);
+    snprintf(port, sizeof port, "%u", port_of(listener));
+    close(listener);
+    bind_count = 0;
+    listener = listen_shared("127.0.0.1", port, NULL);
+    ck_assert_uint_eq(bind_count, 2);
+    for (size_t i = 0; i < 2; i++)
+        ck_assert_uint_eq(binds[i].port, port_of(listener));
+}
+END_TEST
+
+START_TEST(shared_in_use)
+{
+    for (int i = 0; i < 2; i++) {
+        char port[8];
+        int listener = i == 0 ? listen_on("127.0.0.1", "0", NULL) : listen_shared("127.0.0.1", "0", NULL);
+        snprintf(port, sizeof port, "%u", port_of(listener));
+        share_port = true;
+        struct outcome outcome = START_UP("--port", port);
+        check_refusal(&outcome, 1, port, strerror(EADDRINUSE));
+        ck_assert_str_eq(outcome.out, "");
+        share_port = false; /* and a server that wants it for itself */
+        outcome = START_UP("--port", port);
+        check_refusal(&outcome, 1, port, strerror(EADDRINUSE));
+    }
+}
+END_TEST
+
+START_TEST(shared_taken_meanwhile)
+{
+    char port[8];
+    int listener = listen_on("127.0.0.1", "0", NULL);
+    snprintf(port, sizeof port, "%u", port_of(listener));
+    close(listener);
+    share_port = true;
+    bind_fault = (struct fault){.error = EADDRINUSE, .skip = 1};
+    struct outcome outcome = START_UP("--port", port);
+    check_refusal(&outcome, 1, port, strerror(EADDRINUSE));
+    ck_assert_str_eq(outcome.out, "");
+}
+END_TEST
+
+/* Opens a second socket beside a first one. Clients who come get through to one of the two, and to both. */
+static void check_beside(const char *address)
+{
+    enum { CLIENTS = 64 };
+    struct sockaddr_storage names[2] = {{0}};
+    size_t came[2] = {0};
+    bind_count = 0;
+    int listeners[2] = {listen_shared(address, "0", NULL)};
+    listeners[1] = net_listen_beside(listeners[0]);
+    for (size_t i = 0; i < 2; i++) {
+        socklen_t size = sizeof names[i];
+        ck_assert_int_eq(getsockname(listeners[i], (struct sockaddr *)&names[i], &size), 0);
+        ck_assert_msg((fcntl(listeners[i], F_GETFL) & O_NONBLOCK) == 0, "a socket is not in blocking mode");
+        ck_assert_msg(shares(listeners[i]), "a listening socket does not share its port");
+    }
+    ck_assert_msg(listeners[0] != listeners[1], "the second is the first");
+    ck_assert_msg(memcmp(&names[0], &names[1], sizeof *names) == 0,
+                  "the second has another address or port than the first");
+    ck_assert_msg(bind_count == 3 && binds[2].shares,
+                  "the second was not told to share its port before bind()");
+
+    for (size_t i = 0; i < 2; i++)
+        ck_assert_int_eq(fcntl(listeners[i], F_SETFL, O_NONBLOCK), 0);
+    for (size_t i = 0; i < CLIENTS; i++) {
+        int client = connect_to(listeners[0]);
+        int fd = net_accept(listeners[0]);
+        size_t whose = fd >= 0 ? 0 : 1;
+        if (fd < 0)
+            fd = net_accept(listeners[1]);
+        ck_assert_msg(fd >= 0, "a client came, and is at neither of the two sockets");
+        came[whose]++;
+        check_passes(client, fd, "there");
+        close(fd);
+        close(client);
+    }
+#ifdef __linux__
+    ck_assert_msg(came[0] > 0 && came[1] > 0, "of %d clients, %zu came to the first, and %zu to the second",
+                  CLIENTS, came[0], came[1]);
+#endif
+}
+
+START_TEST(beside)
+{
+    check_beside("127.0.0.1");
+}
+END_TEST
+
+START_TEST(beside_ipv6)
+{
+    need_ipv6();
+    check_beside("::1");
+}
+END_TEST
+
+START_TEST(shared_failing_calls)
+{
+    static const struct {
+        const char *name;
+        struct fault *fault;
+        int error;
+        unsigned most; /* as often it is called: for the try, the first socket and the second */
+    } calls[] = {
+        {"socket", &socket_fault, EMFILE, 3},
+        {"setsockopt", &setsockopt_fault, ENOPROTOOPT, 5},
+        {"bind", &bind_fault, EACCES, 3},
+        {"listen", &listen_fault, EADDRINUSE, 2},
+        {"getsockname", &getsockname_fault, ENOBUFS, 3},
+    };
+    share_port = true;
+    for (size_t i = 0; i < sizeof calls / sizeof *calls; i++) {
+        for (unsigned call = 0; call < calls[i].most; call++) {
+            *calls[i].fault = (struct fault){.error = calls[i].error, .skip = call};
+            struct outcome outcome = START_UP("--port", "0");
+            if (outcome.status == 0)
+                ck_abort_msg("call %u of %s() failed, or was not made, and the server goes on", call + 1,
+                             calls[i].name);
+            check_refusal(&outcome, 1, "echo: ", strerror(calls[i].error));
+        }
+        *calls[i].fault = (struct fault){0};
+    }
+    struct outcome outcome = START_UP("--port", "0");
+    ck_assert_msg(outcome.status == 0, "nothing failed, and the status is %d: %s", outcome.status,
+                  outcome.err);
+}
+END_TEST
+#endif
 
 /* ---- signals ---- */
 
@@ -792,6 +1047,19 @@ START_TEST(log_verbose)
 }
 END_TEST
 
+#ifdef SHARED_PORT
+START_TEST(warn_line)
+{
+    char text[256];
+    options_of(ARGUMENTS(NULL)); /* without --verbose */
+    FILE *err = redirect(STDERR_FILENO);
+    net_warn("something is not as it should be: 5 %s");
+    contents(err, text, sizeof text);
+    ck_assert_str_eq(text, "echo: something is not as it should be: 5 %s\n");
+}
+END_TEST
+#endif
+
 int main(void)
 {
     /* In here, since what START_TEST makes is a variable, and no constant. */
@@ -870,6 +1138,44 @@ int main(void)
         {"listen: when the line cannot be written, the start fails", listen_output_full,
          "exit status 1 and one line: a script that waits for the line would wait for ever",
          "printf() only fills a buffer; whether it could be written is known after fflush()", PIECES},
+#ifdef SHARED_PORT
+        {"listen: the port is shared only if that is asked for", shared_only_if_asked,
+         "net_options() says no, one bind(), and a socket without SO_REUSEPORT",
+         "SO_REUSEPORT is set on every socket: two servers that are started by mistake share the clients",
+         SHARED},
+        {"listen: a port to be shared is tried without sharing, then bound with it", shared_before_bind,
+         "two calls of bind(): the first, without SO_REUSEPORT, finds whether the port is free, and which "
+         "one\n"
+         "where 0 was asked for; its socket is closed. The second is for that port, and shares it.",
+         "SO_REUSEPORT was set after bind(), or on the first socket, too; or port 0 was bound twice, which\n"
+         "gives two ports",
+         SHARED},
+        {"listen: a port that was asked for is tried, and then shared", shared_port_asked_for,
+         "both calls of bind() are for that port", "port 0 was tried, whatever was asked for", SHARED},
+        {"listen: a port in use is found although sockets share ports", shared_in_use,
+         "exit status 1, and one line on stderr: both for a port that is shared by the other server, and "
+         "for\n"
+         "one that is not",
+         "a socket with SO_REUSEPORT binds to a port that another such socket has, of the same user: the "
+         "second\n"
+         "server starts, and takes half of the clients. One without it must try first.",
+         SHARED},
+        {"listen: a port that is taken between the try and the bind ends with status 1 and one line",
+         shared_taken_meanwhile, "exit status 1, and one line on stderr with the port",
+         "only the first bind() was looked at", SHARED},
+        {"listen: a second socket beside the first has its address and port, and gets clients", beside,
+         "the same name, SO_REUSEPORT before bind(), blocking mode; of 64 clients each socket gets some, "
+         "and\n"
+         "nobody is lost",
+         "the options were used again, with port 0 in them; or listen() was forgotten", SHARED},
+        {"listen: a second socket beside the first, with IPv6", beside_ipv6, "the same over ::1",
+         "a struct sockaddr_in, which has no room for an IPv6 address", SHARED},
+        {"listen: with a shared port, each call that fails ends with status 1 and one line",
+         shared_failing_calls,
+         "socket(), setsockopt(), bind(), listen(), getsockname(), the first, the second, the third call of\n"
+         "each: exit status 1, and one line on stderr with the reason",
+         "a return value was not looked at", SHARED},
+#endif
         {"signals: SIGTERM and SIGINT begin a stop", signals_begin_a_stop,
          "net_stopping() turns true; the process goes on, to end by itself", "one of them was not caught",
          PIECES},
@@ -931,6 +1237,12 @@ int main(void)
         {"log: with --verbose, a line with the descriptor, what happened and why", log_verbose,
          "\"program: descriptor N: what: why\", and no why where there is none",
          "errno was printed and not the argument", PIECES},
+#ifdef SHARED_PORT
+        {"warn: one line with the program's name, also without --verbose", warn_line,
+         "\"program: text\", as it is",
+         "it was left to --verbose; or the text was taken for a format, and a % in it for a conversion",
+         SHARED},
+#endif
     };
     return tap_run("", tests, sizeof tests / sizeof *tests);
 }

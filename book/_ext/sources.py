@@ -178,21 +178,15 @@ def depart_svg_image_html(writer, node):
         writer.depart_image(node)
 
 
-class Timeline(SourceDirective):
-    """timeline MODEL, and the caption"""
+class Figure(SourceDirective):
+    """What figures have in common: they are drawings, and the content is the caption."""
 
-    required_arguments = 1
     has_content = True
 
-    def run(self):
-        model = self.arguments[0]
-        path = os.path.join(self.config.figures, f"trace-{model}.svg")
-        if not os.path.exists(path):
-            raise self.error(f"{path}: no such timeline; is {model} listed in TRACES, in book/Makefile.am?")
-        self.env.note_dependency(path)
+    def figure(self, path):
         described = ElementTree.parse(path).find("{http://www.w3.org/2000/svg}desc")
         image = svg_image(
-            uri="/" + os.path.relpath(path, self.env.srcdir), path=path, alt=described.text if described is not None else model
+            uri="/" + os.path.relpath(path, self.env.srcdir), path=path, alt=described.text if described is not None else ""
         )
         figure = nodes.figure("", image, classes=["timeline"])
         self.set_source_info(figure)
@@ -201,6 +195,29 @@ class Timeline(SourceDirective):
             self.state.nested_parse(self.content, self.content_offset, parsed)
             figure += nodes.caption("", "", *parsed[0].children)
         return [figure]
+
+
+class Timeline(Figure):
+    """timeline MODEL, and the caption: a figure that is drawn from a real run while the book is built"""
+
+    required_arguments = 1
+
+    def run(self):
+        model = self.arguments[0]
+        path = os.path.join(self.config.figures, f"trace-{model}.svg")
+        if not os.path.exists(path):
+            raise self.error(f"{path}: no such figure; is {model} drawn in book/Makefile.am?")
+        self.env.note_dependency(path)
+        return self.figure(path)
+
+
+class Drawing(Figure):
+    """drawing FILE, and the caption: a figure from the sources"""
+
+    required_arguments = 1
+
+    def run(self):
+        return self.figure(self.path(self.arguments[0]))
 
 
 def setup(app):
@@ -215,5 +232,6 @@ def setup(app):
     app.add_directive("diff", Diff)
     app.add_directive("diffstat", Diffstat)
     app.add_directive("timeline", Timeline)
+    app.add_directive("drawing", Drawing)
     # All pages are read again when this file has changed.
     return {"env_version": int(os.path.getmtime(__file__)), "parallel_read_safe": True, "parallel_write_safe": True}

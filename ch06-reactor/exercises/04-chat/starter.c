@@ -1,0 +1,154 @@
+/* Exercise 06-4, a chat across loops: what to start from.
+ *
+ * What a client says, all others hear who are in the same loop. Look for YOUR WORK: six places.
+ * Needs POSIX.1-2008 threads, and C11 atomics. */
+#define _POSIX_C_SOURCE 200809L
+
+#include "acceptor.h"
+#include "conn.h"
+#include "loops.h"
+#include "net.h"
+#include "reactor.h"
+
+#include <errno.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+enum { ROOMS_MOST = 64, LINE_SIZE = 256 };
+
+/* What the loops share. */
+struct house {
+    atomic_int opened; /* how many rooms */
+    /* YOUR WORK: which ones? (With the ROOMS_MOST places of an array, each atomic, no lock is needed.) */
+};
+
+/* The clients of one loop. */
+struct room {
+    struct acceptor acceptor;
+    struct house *house;
+    /* YOUR WORK: what do others need to post to it? */
+    struct member *members;
+    int number;
+};
+
+/* A client. */
+struct member {
+    struct event_handler handler;
+    struct room *room;
+    struct member *next;
+    size_t size; /* of the line so far */
+    char line[LINE_SIZE];
+};
+
+/* YOUR WORK: a line on its way into another room */
+
+static void leave(struct reactor *reactor, struct member *member)
+{
+    struct member **link = &member->room->members;
+    while (*link != member)
+        link = &(*link)->next;
+    *link = member->next;
+    reactor_remove(reactor, &member->handler);
+    close(member->handler.fd);
+    acceptor_resume(&member->room->acceptor, reactor);
+    free(member);
+}
+
+/* Tells everybody in this room but from. Whoever does not listen is shown out. */
+static void tell(struct reactor *reactor, const struct room *room, const struct member *from,
+                 const char *text, size_t size)
+{
+    for (struct member *member = room->members, *next; member != NULL; member = next) {
+        next = member->next;
+        if (member != from && send(member->handler.fd, text, size, 0) != (ssize_t)size)
+            leave(reactor, member);
+    }
+}
+
+/* YOUR WORK: tell the other rooms; and what they do then, each in its own thread */
+
+static void on_line(struct reactor *reactor, const struct member *from, const char *text, size_t size)
+{
+    tell(reactor, from->room, from, text, size);
+}
+
+static void on_member(struct reactor *reactor, struct event_handler *handler, unsigned events)
+{
+    struct member *member = (struct member *)handler; /* its first member */
+    ssize_t got = recv(handler->fd, member->line + member->size, LINE_SIZE - member->size, 0);
+    const char *end;
+
+    if (got == 0 || (got < 0 && (reactor_stopping(reactor) || (errno != EAGAIN && errno != EINTR))) ||
+        (events & REACTOR_CLOSE) != 0) {
+        leave(reactor, member);
+        return;
+    }
+    if (got > 0)
+        member->size += (size_t)got;
+    while ((end = memchr(member->line, '\n', member->size)) != NULL) {
+        size_t size = (size_t)(end + 1 - member->line);
+        on_line(reactor, member, member->line, size);
+        member->size -= size;
+        memmove(member->line, end + 1, member->size);
+    }
+    if (member->size == LINE_SIZE) /* too long to be a line of ours */
+        leave(reactor, member);
+}
+
+/* Takes the client on fd into the room. Returns 0, or -1 with errno. */
+static int add(struct reactor *reactor, struct acceptor *acceptor, int fd)
+{
+    struct room *room = (struct room *)acceptor; /* its first member */
+    char text[32];
+    struct member *member = calloc(1, sizeof *member);
+    if (member == NULL)
+        return -1;
+    member->handler = (struct event_handler){fd, "member", on_member};
+    member->room = room;
+    snprintf(text, sizeof text, "room %d\n", room->number);
+    if (set_nonblocking(fd) < 0 || send(fd, text, strlen(text), 0) < 0 ||
+        reactor_register(reactor, &member->handler, REACTOR_READ) < 0) {
+        free(member);
+        return -1;
+    }
+    member->next = room->members;
+    room->members = member;
+    return 0;
+}
+
+/* In the thread of each loop. */
+static void *open_room(struct reactor *reactor, int listener, const void *argument)
+{
+    struct house *house = *(struct house *const *)argument;
+    struct room *room = calloc(1, sizeof *room);
+    if (room == NULL)
+        return NULL;
+    room->house = house;
+    room->number = atomic_fetch_add(&house->opened, 1);
+    if (acceptor_open(&room->acceptor, reactor, listener, add) < 0) {
+        free(room);
+        return NULL;
+    }
+    /* YOUR WORK: from now on others may know of it */
+    return room;
+}
+
+static void close_room(void *opened)
+{
+    free(opened); /* YOUR WORK: the loop has ended. Is anybody still posting to it? */
+}
+
+int main(int argc, char **argv)
+{
+    static struct house house;
+    struct house *const shared = &house;
+    struct net_option own[] = {loops_demux, loops_count};
+    struct net_options options;
+    net_options(&options, argc, argv, "a chat, across loops", own, 2);
+    loops_run(&options, own, &(struct application){open_room, close_room, &shared});
+    return EXIT_SUCCESS;
+}
