@@ -10,12 +10,13 @@
 #include <string.h>
 
 /* [choose] */
-/* The part that a range asks for. Returns false if the file has none of these bytes. */
+/* The part that a range asks for: a range that ends behind the file is cut, one that begins there cannot be
+ * had. Returns false then. RFC 9110, 14.1.2 */
 static bool choose_range(struct answer *answer, int64_t first, int64_t last)
 {
     int64_t size = answer->file.size;
 
-    if (first < 0) { /* the last bytes, so many */
+    if (first < 0) { /* so many of the last bytes; if there are fewer, all */
         first = last < size ? size - last : 0;
         last = -1;
     }
@@ -26,7 +27,8 @@ static bool choose_range(struct answer *answer, int64_t first, int64_t last)
     return first < size;
 }
 
-/* First whether the client has it already, then which part it wants. RFC 9110, 13.2.2 */
+/* First whether the client has it already, then which part it wants (RFC 9110, 13.2.2). A client that has a
+ * part and asks for the rest says with If-Range of which file: two halves of two files would be none. */
 void answer_choose(struct answer *answer, const struct http_request *request)
 {
     answer->status = 200;
@@ -41,7 +43,8 @@ void answer_choose(struct answer *answer, const struct http_request *request)
 /* [/choose] */
 
 /* [put] */
-/* What is put is put as stpcpy() does it: the end of the text comes back, and the next one begins there. */
+/* These do as stpcpy() does: the end of the text comes back, and the next one begins there.
+ * Digits are found from the last to the first. */
 static char *put_number(char *to, int64_t number)
 {
     char digits[sizeof "9223372036854775807"];
@@ -74,6 +77,7 @@ static char *put_path(char *to, const char *path)
 /* [/put] */
 
 /* [date] */
+/* All answers of a second have the same Date, and most files that are asked for in a row the same age. */
 static const char *date_text(struct date *date, time_t time)
 {
     struct tm parts;
@@ -88,29 +92,24 @@ static const char *date_text(struct date *date, time_t time)
 /* [/date] */
 
 /* [write] */
+/* Clients go by the number; the words are for people, who read them in the body, too. */
 static const char *status_text(int status)
 {
+    /* clang-format off */
     static const struct {
         int status;
         const char *text;
     } texts[] = {
-        {200, "200 OK"},
-        {304, "304 Not Modified"},
-        {206, "206 Partial Content"},
-        {404, "404 Not Found"},
-        {301, "301 Moved Permanently"},
-        {400, "400 Bad Request"},
-        {403, "403 Forbidden"},
-        {405, "405 Method Not Allowed"},
-        {408, "408 Request Timeout"},
-        {413, "413 Content Too Large"},
-        {414, "414 URI Too Long"},
-        {416, "416 Range Not Satisfiable"},
-        {431, "431 Request Header Fields Too Large"},
-        {501, "501 Not Implemented"},
-        {503, "503 Service Unavailable"},
-        {505, "505 HTTP Version Not Supported"},
+        {200, "200 OK"}, {304, "304 Not Modified"},
+        {206, "206 Partial Content"}, {404, "404 Not Found"},
+        {301, "301 Moved Permanently"}, {400, "400 Bad Request"},
+        {403, "403 Forbidden"}, {405, "405 Method Not Allowed"},
+        {408, "408 Request Timeout"}, {413, "413 Content Too Large"},
+        {414, "414 URI Too Long"}, {416, "416 Range Not Satisfiable"},
+        {431, "431 Request Header Fields Too Large"}, {501, "501 Not Implemented"},
+        {503, "503 Service Unavailable"}, {505, "505 HTTP Version Not Supported"},
     };
+    /* clang-format on */
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
         if (texts[i].status == status)
             return texts[i].text;
@@ -118,7 +117,9 @@ static const char *status_text(int status)
     return "500 Internal Server Error";
 }
 
-/* The fields about the file. Nothing was modified later than now, as some clocks would have it. */
+/* The fields about the file. Nothing was modified later than now, though some clocks would have it so.
+ * Accept-Ranges tells that a download can be resumed. A 304 is about the file that the client has: it has no
+ * Content-Length. */
 static char *put_file(char *to, const struct answer *answer, struct dates *dates)
 {
     const struct file *file = &answer->file;
@@ -143,7 +144,8 @@ static char *put_file(char *to, const struct answer *answer, struct dates *dates
     return put_number(to, answer->length);
 }
 
-/* The fields of an answer without a file, whose body is a line of text. */
+/* The fields of an answer without a file, whose body is a line of text: with what the client needs to ask
+ * better. Location is relative, so nobody can be led to another host. */
 static char *put_refusal(char *to, const struct answer *answer, const char *text)
 {
     if (answer->status == 301) {
@@ -160,6 +162,8 @@ static char *put_refusal(char *to, const struct answer *answer, const char *text
     return put_number(to, (int64_t)strlen(text) + 1);
 }
 
+/* Connection is always said: to a client of HTTP/1.0 it is news that it may ask again. The answer to HEAD
+ * tells how long the body would be, and ends before it. */
 char *answer_write(char *to, const struct answer *answer, struct dates *dates)
 {
     const char *text = status_text(answer->status);

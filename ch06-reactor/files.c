@@ -24,11 +24,13 @@
 #include <sys/syscall.h>
 #endif
 
-/* Without O_NONBLOCK, to open a FIFO would wait until somebody writes to it. */
+/* Without O_NONBLOCK, to open a FIFO would wait until somebody writes to it; without O_NOCTTY, to open a
+ * terminal could make it ours. To a regular file neither makes a difference. */
 enum { FLAGS = O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC };
 
 /* [beneath] */
-/* Opens a path, of which no ".." and no symbolic link may lead out of the root (EXDEV). */
+/* Opens a path, of which no ".." and no symbolic link may lead out of the root (EXDEV), nor be one of those
+ * links in /proc that are none, and lead to whatever a process has open. */
 static int open_beneath(int root, const char *path)
 {
 #ifdef SYS_openat2
@@ -83,34 +85,28 @@ int files_root(struct root *root, const char *path)
 /* [/root] */
 
 /* [type] */
-/* What a browser makes of a file depends on its type, and on nothing in the file. */
+/* What a browser makes of a file depends on its type, and on nothing in the file. What is asked for most
+ * comes first. Text is said to be UTF-8: without a word, browsers still guess an alphabet of the last
+ * century. */
 static const char *type_of(const char *path)
 {
+    /* clang-format off */
     static const struct {
         const char *suffix, *type;
     } types[] = {
-        {".html", "text/html; charset=utf-8"},
-        {".css", "text/css; charset=utf-8"},
-        {".js", "text/javascript; charset=utf-8"},
-        {".txt", "text/plain; charset=utf-8"},
-        {".png", "image/png"},
-        {".jpg", "image/jpeg"},
-        {".svg", "image/svg+xml"},
-        {".json", "application/json"},
-        {".woff2", "font/woff2"},
-        {".webp", "image/webp"},
-        {".gif", "image/gif"},
-        {".ico", "image/vnd.microsoft.icon"},
-        {".jpeg", "image/jpeg"},
-        {".xml", "application/xml"},
-        {".pdf", "application/pdf"},
-        {".wasm", "application/wasm"},
-        {".mp4", "video/mp4"},
-        {".md", "text/plain; charset=utf-8"},
-        {".c", "text/plain; charset=utf-8"},
-        {".h", "text/plain; charset=utf-8"},
+        {".html", "text/html; charset=utf-8"}, {".css", "text/css; charset=utf-8"},
+        {".js", "text/javascript; charset=utf-8"}, {".txt", "text/plain; charset=utf-8"},
+        {".png", "image/png"}, {".jpg", "image/jpeg"},
+        {".svg", "image/svg+xml"}, {".json", "application/json"},
+        {".woff2", "font/woff2"}, {".webp", "image/webp"},
+        {".gif", "image/gif"}, {".ico", "image/vnd.microsoft.icon"},
+        {".jpeg", "image/jpeg"}, {".xml", "application/xml"},
+        {".pdf", "application/pdf"}, {".wasm", "application/wasm"},
+        {".mp4", "video/mp4"}, {".md", "text/plain; charset=utf-8"},
+        {".c", "text/plain; charset=utf-8"}, {".h", "text/plain; charset=utf-8"},
         {".patch", "text/plain; charset=utf-8"},
     };
+    /* clang-format on */
     const char *suffix = strrchr(path, '.');
     for (size_t i = 0; suffix != NULL && i < sizeof types / sizeof *types; i++) {
         if (strcasecmp(suffix, types[i].suffix) == 0)
@@ -121,6 +117,7 @@ static const char *type_of(const char *path)
 /* [/type] */
 
 /* [open] */
+/* 403 tells that there is something. 404 tells nothing, also of what lies behind a link out of the root. */
 static int status_of(int error)
 {
     switch (error) {
@@ -171,7 +168,7 @@ int files_open(const struct root *root, const char *path, struct file *file)
         stpcpy(stpcpy(full, path), index);
         path = full;
     }
-    path++; /* relative to the root */
+    path++; /* without its slash it is relative, to the root */
     int fd = root->beneath ? open_beneath(root->fd, path) : open_step_by_step(root->fd, path);
     return fd < 0 ? status_of(errno) : take(fd, path, file);
 }

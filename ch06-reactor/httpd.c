@@ -168,8 +168,7 @@ static void begin_answer(struct connection *connection, struct workspace *worksp
     workspace->output_size = (size_t)(end - workspace->output);
     workspace->sent = 0;
     workspace->begun = false;
-    http_begin(
-        &workspace->request); /* here, since others may have the workspace before the answer has been sent */
+    http_begin(&workspace->request); /* now: others may have the workspace before the answer has been sent */
     connection->phase = ANSWERING;
 }
 
@@ -207,11 +206,17 @@ static void end_answer(struct connection *connection)
 /* [/answer] */
 
 /* [send] */
+/* Whether a call has failed only for now. */
+static bool is_for_now(int error)
+{
+    return error == EAGAIN || error == EWOULDBLOCK || error == EINTR;
+}
+
 /* Copies the rest of the file, which is small, into the workspace. Returns as pread() does. */
 static ssize_t load(struct connection *connection, struct workspace *workspace)
 {
     if (workspace->sent == workspace->output_size)
-        workspace->sent = workspace->output_size = 0;
+        workspace->sent = workspace->output_size = 0; /* of this answer, or of the last borrower's */
     ssize_t got = pread(connection->file, workspace->output + workspace->output_size,
                         (size_t)(connection->end - connection->position), connection->position);
     if (got > 0) {
@@ -270,7 +275,7 @@ static enum sending send_answer(struct reactor *reactor, struct connection *conn
         if (*budget <= 0)
             return BLOCKED;
         ssize_t sent = send_once(connection, workspace, *budget);
-        if (sent < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR))
+        if (sent < 0 && is_for_now(errno))
             return BLOCKED;
         if (sent <= 0) {
             net_log(connection->handler.fd, sent == 0 ? "its file has become shorter" : "lost",
@@ -290,7 +295,7 @@ static enum sending send_answer(struct reactor *reactor, struct connection *conn
 static bool receive(const struct connection *connection, struct workspace *workspace)
 {
     ssize_t got = recv(connection->handler.fd, workspace->input, sizeof workspace->input, 0);
-    if (got < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR))
+    if (got < 0 && is_for_now(errno))
         return true;
     if (got <= 0) {
         net_log(connection->handler.fd, got == 0 ? "served" : "lost", got == 0 ? 0 : errno);

@@ -732,7 +732,10 @@ static void batch(void)
                       CLIENTS, served[i]);
         gets_back(clients[i], "me");
     }
-    ck_assert_msg(turns == 2, "%d clients spoke at once, and the server woke %d times", CLIENTS, turns);
+    /* With kqueue, a descriptor may have two events: so half as many descriptors are asked for. */
+    int needed = is_demux("kqueue") ? 3 : 2;
+    ck_assert_msg(turns >= 2 && turns <= needed, "%d clients spoke at once, and the server woke %d times",
+                  CLIENTS, turns);
 }
 EACH(batch)
 
@@ -2396,7 +2399,7 @@ static const struct row rows[] = {
      "highest, epoll and kqueue name the one. The handlers do the same work with each.",
      "The reactor goes through all its handlers after each wait.", THE_IDEA},
     {ON_EACH(batch), "when 300 speak at once, each is served once",
-     "A turn takes 256 events at most, the next one the others: two wake-ups.",
+     "A turn takes 256 events at most, the next one the others: two wake-ups (kqueue_linux.c: three).",
      "Those for whom there was no room are forgotten; or the first ones come first each time.", THE_SERVER},
 
     {ON_EPOLL(told_twice_each), "epoll_ctl is called twice for each client who always reads",

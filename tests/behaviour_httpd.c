@@ -23,6 +23,9 @@
 #include <time.h>
 #include <unistd.h>
 
+#if __has_include(<linux/capability.h>)
+#include <linux/capability.h>
+#endif
 #if __has_include(<linux/seccomp.h>)
 #include <linux/filter.h>
 #include <linux/seccomp.h>
@@ -167,6 +170,7 @@ static void make_site(void)
     make_link("zero", "/dev/zero");
     make_link("again.txt", "hello.txt");
     make_link("there", "folder");
+    make_link("inside.html", "bare/../folder/index.html");
     char full[200];
     in_site(full, sizeof full, "fifo");
     must(mkfifo(full, 0644) == 0, full);
@@ -369,11 +373,10 @@ static void gets_file(int fd, size_t file)
 static void ended(int fd, const char *what)
 {
     char more[16];
-    size_t got = client_receive(fd, more, sizeof more);
-    ck_assert_msg(got == 0, "%.200s: after the answer comes \"%.*s\"", what, (int)got, more);
-    enum ending ending = client_ending(fd);
-    ck_assert_msg(ending == ENDED, "%.200s: the connection %s", what,
-                  ending == RESET ? "was reset: what the client had not read yet may be lost" : "stays open");
+    ssize_t got = recv(fd, more, sizeof more, 0);
+    ck_assert_msg(got <= 0, "%.200s: after the answer comes \"%.*s\"", what, (int)got, more);
+    ck_assert_msg(got == 0, "%.200s: the connection %s", what,
+                  errno == EAGAIN ? "stays open" : "was reset: what the client had not read yet may be lost");
 }
 
 static void still_open(int fd, const char *what)
@@ -450,6 +453,7 @@ START_TEST(types)
         {"t.unknown", "application/octet-stream"},
         {"t", "application/octet-stream"},
         {"t.", "application/octet-stream"},
+        {"t.gz.html", "text/html; charset=utf-8"},
         {"t.html.gz", "application/octet-stream"},
     };
     struct server server = start(NULL);
@@ -521,8 +525,8 @@ START_TEST(head_only)
         memset(dates[0], 'D', 35);
         memset(dates[1], 'D', 35);
         ck_assert_str_eq(got, head);
-        for (size_t left = length(); left > 0; left--)
-            ck_assert_uint_eq(client_receive(fd, got, 1), 1);
+        static char body[LARGE];
+        ck_assert_uint_eq(client_receive(fd, body, length()), length());
     }
     say(fd, "HEAD /hello.txt HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n");
     answered(fd, "200 OK", "HEAD");
@@ -547,9 +551,6 @@ START_TEST(folder_index)
     ask(fd, "/folder/?query");
     answered(fd, "200 OK", "/folder/");
     has_text(fd, "<h1>folder</h1>\n", "/folder/");
-    ask(fd, "/there/"); /* through a link that stays inside */
-    answered(fd, "200 OK", "/there/");
-    has_text(fd, "<h1>folder</h1>\n", "/there/");
     ask(fd, "/bare/");
     answered(fd, "404 Not Found", "a folder without an index.html");
     has_refusal(fd, "404 Not Found", "/bare/");
@@ -642,6 +643,31 @@ static void check_forbidden(struct server *server)
     has_text(fd, "<h1>folder</h1>\n", "/folder/index.html");
     stops_well(server);
 }
+
+START_TEST(links_inside)
+{
+    static const char *const paths[] = {"/there/", "/there/index.html", "/inside.html"};
+#ifdef SYS_openat2
+    const uint64_t how[3] = {O_RDONLY};
+    long probe = syscall(SYS_openat2, AT_FDCWD, site, how, sizeof how);
+    if (probe < 0)
+        tap_skip("openat2: %s; without it no symbolic link is followed", strerror(errno));
+    close((int)probe);
+#else
+    tap_skip("this system has no openat2(); without it no symbolic link is followed");
+#endif
+    struct server server = start(NULL);
+    int fd = client_connect(&server);
+    for (size_t i = 0; i < sizeof paths / sizeof *paths; i++) {
+        ask(fd, paths[i]);
+        answered(fd, "200 OK", paths[i]);
+        has_text(fd, "<h1>folder</h1>\n", paths[i]);
+    }
+    ask(fd, "/there");
+    answered(fd, "301 Moved Permanently", "/there");
+    ck_assert_str_eq(field("Location"), "/there/");
+}
+END_TEST
 
 START_TEST(outside)
 {
@@ -749,22 +775,21 @@ START_TEST(swapped)
 }
 END_TEST
 
-/* Becomes a user who may not do everything. */
-static void be_nobody(void)
+/* What this process starts from now on may not read everything, though it be root's. */
+static void bind_root(void)
 {
-    const char *folder = getenv("TMPDIR");
-    if (geteuid() == 0 && (setgid(65534) < 0 || setuid(65534) < 0))
-        tap_skip("root may read everything, and this process cannot become another: %s", strerror(errno));
-    prctl(PR_SET_PDEATHSIG, SIGKILL); /* to become another clears it */
-    if (access(httpd, X_OK) < 0 || access(site, R_OK) < 0 ||
-        access(folder != NULL ? folder : "/tmp", W_OK) < 0)
-        tap_skip("another user may not start the server here");
+#ifdef CAP_DAC_OVERRIDE
+    if (geteuid() != 0 ||
+        (prctl(PR_CAPBSET_DROP, CAP_DAC_OVERRIDE) == 0 && prctl(PR_CAPBSET_DROP, CAP_DAC_READ_SEARCH) == 0))
+        return;
+#endif
+    tap_skip("root may read everything, and cannot give that up here: %s", strerror(errno));
 }
 
 START_TEST(denied)
 {
     static const char *const paths[] = {"/denied.txt", "/shut/file.txt", "/shut/"};
-    be_nobody();
+    bind_root();
     struct server server = start(NULL);
     int fd = client_connect(&server);
     for (size_t i = 0; i < sizeof paths / sizeof *paths; i++) {
@@ -856,7 +881,7 @@ START_TEST(whole_instead)
         "Range: bytes=0-1\r\nIf-Range: Sun, 06 Nov 1994 08:49:38 GMT",
         "If-Modified-Since: Sun, 06 Nov 1994 08:49:36 GMT",
         "If-Modified-Since: yesterday",
-        "If-Modified-Since: " MODIFIED_TEXT "\r\nIf-None-Match: \"a-tag\"",
+        "If-Modified-Since: Sun, 06 Nov 1994 08:49:37 GMT\r\nIf-None-Match: \"a-tag\"",
     };
     struct server server = start(NULL);
     int fd = client_connect(&server);
@@ -898,7 +923,7 @@ START_TEST(descriptors)
         "GET /large.bin HTTP/1.1\r\nHost: here\r\n\r\n",
         "HEAD /large.bin HTTP/1.1\r\nHost: here\r\n\r\n",
         "GET /0.bin HTTP/1.1\r\nHost: here\r\n\r\n",
-        "GET /hello.txt HTTP/1.1\r\nHost: here\r\nIf-Modified-Since: " MODIFIED_TEXT "\r\n\r\n",
+        "GET /hello.txt HTTP/1.1\r\nHost: here\r\nIf-Modified-Since: Sun, 06 Nov 1994 08:49:37 GMT\r\n\r\n",
         "GET /hello.txt HTTP/1.1\r\nHost: here\r\nRange: bytes=1-2\r\n\r\n",
         "GET /hello.txt HTTP/1.1\r\nHost: here\r\nRange: bytes=99-\r\n\r\n",
         "GET /folder HTTP/1.1\r\nHost: here\r\n\r\n",
@@ -1057,6 +1082,7 @@ START_TEST(heard_out)
     answered(fd, "413 Content Too Large", "a large body");
     has_refusal(fd, "413 Content Too Large", "a large body");
     ended(fd, "a large body");
+    close(fd);
     stops_well(&server);
 }
 END_TEST
@@ -1077,7 +1103,6 @@ START_TEST(heard_out_for_a_while)
     fd = client_connect(&server);
     say(fd, "BREW" BEHIND "\r\n");
     answered(fd, "501 Not Implemented", "BREW");
-    begin = now_ms();
     ssize_t sent = 0;
     for (int i = 0; i < 1000 && sent >= 0; i++)
         sent = send(fd, more, sizeof more, MSG_NOSIGNAL);
@@ -1213,15 +1238,11 @@ static void pipelined_many(void)
     struct server server = start(NULL);
     int fd = client_connect(&server);
     for (int i = 0; i < MANY; i++)
-        size += (size_t)snprintf(text + size, sizeof text - size, "GET /%d.bin HTTP/1.1\r\nHost:\r\n\r\n",
-                                 i % 5 == 0 ? 1 : 7);
+        size += (size_t)snprintf(text + size, sizeof text - size, "GET /3.bin HTTP/1.1\r\nHost:\r\n\r\n");
     client_send(fd, text, size);
     for (int i = 0; i < MANY; i++) {
         answered(fd, "200 OK", "one of a thousand");
-        if (i % 5 == 0)
-            has_pattern(fd, 1, 1, 0);
-        else
-            has_pattern(fd, size_of(7), 7, 0);
+        has_pattern(fd, size_of(3), 3, 0);
     }
     still_open(fd, "after a thousand");
     rests(&server);
@@ -1275,8 +1296,8 @@ EACH(not_reading)
 /* Asks and asks, and does not read: TCP takes what fits, and then the client has to wait. */
 static void asks_without_reading(void)
 {
-    static const char one[] = "GET /1.bin HTTP/1.1\r\nHost:\r\n\r\n";
-    enum { MOST = 400000 };
+    static const char one[] = "GET /1.bin HTTP/1.1\r\nHost:\r\nX: " LONG_1000 "\r\n\r\n";
+    enum { MOST = 50000 };
     struct server server = start(NULL);
     int fd = client_connect(&server);
     int other = client_connect(&server);
@@ -1413,6 +1434,7 @@ static void half_a_request(void)
         has_refusal(clients[i], "408 Request Timeout", requests[i]);
         ck_assert_str_eq(field("Connection"), "close");
         ended(clients[i], requests[i]);
+        close(clients[i]);
     }
     stops_well(&server);
 }
@@ -1437,6 +1459,7 @@ static void slowloris(void)
     answered(fd, "408 Request Timeout", "a byte at a time");
     has_refusal(fd, "408 Request Timeout", "a byte at a time");
     ended(fd, "a byte at a time");
+    close(fd);
     stops_well(&server);
 }
 EACH(slowloris)
@@ -1472,7 +1495,6 @@ START_TEST(slow_but_reads)
         ck_assert_msg(got == sizeof block && block[77] == pattern(2000, position + 77),
                       "a client that reads slowly, but reads, was given up after %zu bytes", position + got);
     }
-    gets_hello(fd);
 }
 END_TEST
 
@@ -1804,6 +1826,8 @@ static void stop_asked(void)
     for (int i = 0; i < CLIENTS; i++) {
         answered(clients[i], "200 OK", "asked before the stop");
         has_text(clients[i], HELLO, "asked before the stop");
+        if (i >= CLIENTS / 2) /* those who are inside may have their turn before the signal has its own */
+            ck_assert_str_eq(field("Connection"), "close");
         ended(clients[i], "asked before the stop");
         close(clients[i]);
     }
@@ -1870,7 +1894,16 @@ static void loops(void)
     int clients[CLIENTS];
     struct server server = start_with("--loops", "4");
     client_connect_many(&server, clients, CLIENTS);
-    ck_assert_msg(eventually(server_threads(&server) == 4), "there are %d threads", server_threads(&server));
+    ck_assert_msg(eventually(server_threads(&server) >= 4) && (sanitized() || server_threads(&server) == 4),
+                  "there are %d threads", server_threads(&server)); /* a sanitizer may have one more */
+    for (size_t i = 0; i < CLIENTS; i++)
+        say(clients[i], "GET /hello.txt HT"); /* each loop has halves of requests in its memory */
+    for (size_t i = 0; i < CLIENTS; i++)
+        say(clients[i], "TP/1.1\r\nHost: here\r\n\r\n");
+    for (size_t i = 0; i < CLIENTS; i++) {
+        answered(clients[i], "200 OK", "two halves of a request");
+        has_text(clients[i], HELLO, "two halves of a request");
+    }
     for (size_t round = 0; round < 3; round++) {
         char path[40];
         for (size_t i = 0; i < CLIENTS; i++) {
@@ -1979,12 +2012,15 @@ static const struct row rows[] = {
      "The body follows: the client takes it for its next answer."},
 
     {ONCE(folder_index), "a folder is its index.html, or 404",
-     "/, /folder/, and through a link that stays inside. A folder without an index.html is not listed.",
+     "/, and /folder/. A folder without an index.html is not listed.",
      "The folder itself is read, or listed; or a file with a slash behind it is found."},
     {ONCE(redirected), "a folder without the last slash is 301, with its path",
      "Location has the slash, one at its begin, and %XX for whatever is not a letter or a digit.",
      "The target is copied: //folder is a host to a browser; or \" and CR LF come back as they came."},
 
+    {ONCE(links_inside), "a symbolic link that stays inside the root is followed",
+     "To a folder, to a file, also with \"..\" in it: openat2() keeps the path beneath the root.",
+     "O_NOFOLLOW refuses every link."},
     {ONCE(outside), "no file outside of the root is given out",
      "\"..\" in all spellings, symbolic links that lead out, /proc/self, what is hidden, and what is no regular file: 400\n"
      "or 404, and nobody waits for a FIFO.",

@@ -40,7 +40,8 @@ static const struct model {
     {4, "ch04-epoll", "level", "the kernel keeps the list, and names only those who are ready"},
     {4, "ch04-epoll", "edge", "and says so once, so that the server keeps in mind who is ready"},
     {5, "ch05-kqueue", "kqueue", "changes go along with the call that waits, for files and signals, too"},
-    {6, "ch06-reactor", "reactor", "the loop is a library; what it costs over edge is a call through a pointer"},
+    {6, "ch06-reactor", "reactor",
+     "the loop is a library; what it costs over edge is a call through a pointer"},
 };
 enum { MODELS = sizeof models / sizeof *models };
 

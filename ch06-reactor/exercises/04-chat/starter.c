@@ -46,26 +46,39 @@ struct member {
 
 /* YOUR WORK: a line on its way into another room */
 
-static void leave(struct reactor *reactor, struct member *member)
+/* Ends a client that is in no list any more. */
+static void show_out(struct reactor *reactor, struct member *member)
 {
-    struct member **link = &member->room->members;
-    while (*link != member)
-        link = &(*link)->next;
-    *link = member->next;
     reactor_remove(reactor, &member->handler);
     close(member->handler.fd);
     acceptor_resume(&member->room->acceptor, reactor);
     free(member);
 }
 
-/* Tells everybody in this room but from. Whoever does not listen is shown out. */
-static void tell(struct reactor *reactor, const struct room *room, const struct member *from,
-                 const char *text, size_t size)
+static void leave(struct reactor *reactor, struct member *member)
 {
-    for (struct member *member = room->members, *next; member != NULL; member = next) {
-        next = member->next;
-        if (member != from && send(member->handler.fd, text, size, 0) != (ssize_t)size)
-            leave(reactor, member);
+    for (struct member **link = &member->room->members; *link != NULL; link = &(*link)->next) {
+        if (*link == member) {
+            *link = member->next;
+            break;
+        }
+    }
+    show_out(reactor, member);
+}
+
+/* Tells everybody in this room but from. Whoever does not listen is shown out. */
+static void tell(struct reactor *reactor, struct room *room, const struct member *from, const char *text,
+                 size_t size)
+{
+    struct member **link = &room->members;
+    while (*link != NULL) {
+        struct member *member = *link;
+        if (member == from || send(member->handler.fd, text, size, 0) == (ssize_t)size) {
+            link = &member->next;
+        } else {
+            *link = member->next;
+            show_out(reactor, member);
+        }
     }
 }
 
