@@ -94,7 +94,7 @@ struct reactor_timer *timers_expired(struct timers *timers, int64_t now_ms)
 {
     while (timers->count > 0 && timers->heap[1].sorted_ms <= now_ms) {
         struct reactor_timer *timer = timers->heap[1].timer;
-        if (timer->due_ms <= now_ms) {
+        if (timer->due_ms == timers->heap[1].sorted_ms) {
             timers_cancel(timers, timer);
             return timer;
         }

@@ -114,6 +114,17 @@ START_TEST(not_before_its_time)
 }
 END_TEST
 
+START_TEST(in_order_when_late)
+{
+    set(&many[0], 10);
+    set(&many[1], 20);
+    set(&many[0], 30); /* put off, and so still sorted in for 10 */
+    expect_timer(100, &many[1]);
+    expect_timer(100, &many[0]);
+    expect_none(100);
+}
+END_TEST
+
 START_TEST(equal_times)
 {
     bool seen[MANY] = {false};
@@ -455,6 +466,10 @@ int main(void)
         {"timers: one that is put off comes at its new time", put_off_comes_later,
          "at the new time, once, and behind the others",
          "it was not sorted in anew when it came up too early, or was taken all the same", PIECES},
+        {"timers: in order also when the loop comes late", in_order_when_late,
+         "the one that was due at 20 comes before the one that was put off to 30",
+         "one that comes up for a time that is not its own any more expires, since it is due as well",
+         PIECES},
         {"timers: one that is put off, and then wanted earlier", earlier_again,
          "at the last time that was set",
          "only a later time was thought of; or it was compared with the time that was set before, and not "
