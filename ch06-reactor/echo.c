@@ -123,7 +123,8 @@ int main(int argc, char **argv)
         {"idle-timeout", "SECONDS  close a client that is silent for so long (never)", NULL},
     };
     struct net_options options;
-    net_options(&options, argc, argv, "a reactor: handlers say what they want, and are called", own, 3);
+    net_options(&options, argc, argv,
+                "TCP echo server on a reactor: handlers say what they want, and are called", own, 3);
 
     enum { MOST_SECONDS = 1000000 };
     int64_t idle_ms = own[2].value != NULL ? 1000 * loops_number(&own[2], MOST_SECONDS) : 0;

@@ -148,7 +148,7 @@ run_tests()
             echo "  FAIL  $text"
             failed=$((failed + 1)) seen=$((seen + 1)) bad=1
             ;;
-        '#'*) echo "      ${line#?}" ;;
+        '#'*) printf '      %s\n' "${line#?}" ;;
         *) echo "        $line" ;;
         esac
     done <"$fifo"
