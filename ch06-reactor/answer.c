@@ -27,6 +27,13 @@ static bool choose_range(struct answer *answer, int64_t first, int64_t last)
     return first < size;
 }
 
+/* Whether If-Range names this very file. A date tells it from another only when the second is over in
+ * which it was written: until then it may be written again (RFC 9110, 8.8.2.2). */
+static bool is_same_file(const struct http_request *request, const struct file *file)
+{
+    return request->if_range == -1 || (request->if_range == file->modified && file->modified < time(NULL));
+}
+
 /* First whether the client has it already, then which part it wants (RFC 9110, 13.2.2). A client that has a
  * part and asks for the rest says with If-Range of which file: two halves of two files would be none. */
 void answer_choose(struct answer *answer, const struct http_request *request)
@@ -37,7 +44,7 @@ void answer_choose(struct answer *answer, const struct http_request *request)
 
     if (request->if_modified_since != -1 && answer->file.modified <= request->if_modified_since)
         answer->status = 304;
-    else if (request->has_range && (request->if_range == -1 || request->if_range == answer->file.modified))
+    else if (request->has_range && is_same_file(request, &answer->file))
         answer->status = choose_range(answer, request->range_first, request->range_last) ? 206 : 416;
 }
 /* [/choose] */

@@ -4,8 +4,9 @@
  *   select  level      descriptors < FD_SETSIZE  the highest descriptor         everywhere
  *   poll    level      none                      the watched descriptors        everywhere
  *   epoll   level      none                      the ready descriptors          Linux
- *   kqueue  level      none                      the ready descriptors          BSD, macOS; Linux over
- * another
+ *   kqueue  level      none                      the ready descriptors          BSD, macOS (*)
+ *
+ * (*) and Linux, over the kqueue_linux.c beside this file, or over libkqueue.
  *
  * All are level-triggered, so that one handler serves with each of them: what it
  * leaves undone is reported again. Each is a file of its own, and the only one

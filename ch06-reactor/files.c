@@ -35,7 +35,12 @@ static int open_beneath(int root, const char *path)
 {
 #ifdef SYS_openat2
     const struct open_how how = {.flags = FLAGS, .resolve = RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS};
-    return (int)syscall(SYS_openat2, root, path, &how, sizeof how);
+    long fd;
+    int tries = 16; /* EAGAIN: somebody, anywhere, renamed something while a link's ".." was followed */
+    do
+        fd = syscall(SYS_openat2, root, path, &how, sizeof how);
+    while (fd < 0 && errno == EAGAIN && --tries > 0);
+    return (int)fd;
 #else
     (void)root;
     (void)path;
@@ -160,16 +165,18 @@ int files_open(const struct root *root, const char *path, struct file *file)
 {
     static const char index[] = "index.html";
     char full[HTTP_TARGET_MAX + sizeof index];
+    bool of_folder = strrchr(path, '/')[1] == '\0';
 
     file->fd = -1;
     if (strstr(path, "/.") != NULL) /* hidden: .git, .ssh; whoever starts a server in their home wants that */
         return 404;
-    if (strrchr(path, '/')[1] == '\0') {
+    if (of_folder) {
         stpcpy(stpcpy(full, path), index);
         path = full;
     }
     path++; /* without its slash it is relative, to the root */
     int fd = root->beneath ? open_beneath(root->fd, path) : open_step_by_step(root->fd, path);
-    return fd < 0 ? status_of(errno) : take(fd, path, file);
+    int status = fd < 0 ? status_of(errno) : take(fd, path, file);
+    return status == 301 && of_folder ? 404 : status; /* an index.html that is a folder has its slash */
 }
 /* [/open] */

@@ -294,6 +294,7 @@ static enum sending send_answer(struct reactor *reactor, struct connection *conn
 /* Receives once, if there is something. Returns false if the connection is over. */
 static bool receive(const struct connection *connection, struct workspace *workspace)
 {
+    workspace->input_used = workspace->input_size = 0; /* else it may be the last borrower's */
     ssize_t got = recv(connection->handler.fd, workspace->input, sizeof workspace->input, 0);
     if (got < 0 && is_for_now(errno))
         return true;
@@ -301,7 +302,6 @@ static bool receive(const struct connection *connection, struct workspace *works
         net_log(connection->handler.fd, got == 0 ? "served" : "lost", got == 0 ? 0 : errno);
         return false;
     }
-    workspace->input_used = 0;
     workspace->input_size = (size_t)got;
     return true;
 }
@@ -391,7 +391,11 @@ static void serve(struct reactor *reactor, struct connection *connection)
         close_connection(reactor, connection);
         return;
     }
+    bool answering = connection->phase == ANSWERING;
     unsigned wants = turn(reactor, connection, workspace);
+    if (answering && connection->phase == READING && wants == REACTOR_READ && !workspace->begun &&
+        reactor_stopping(reactor))
+        wants = linger(reactor, connection, workspace); /* what has come meanwhile has not been read */
     if (wants == 0)
         clear(workspace); /* what is left over is of no use any more */
     give_back(reactor, connection, workspace);

@@ -60,6 +60,12 @@ static int64_t clock_ms(void)
     return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
+/* The time so many milliseconds after that; what is too far away is never. */
+static int64_t later(int64_t time_ms, int64_t milliseconds)
+{
+    return milliseconds > INT64_MAX - time_ms ? INT64_MAX : time_ms + milliseconds;
+}
+
 /* [register] */
 /* Makes a place for descriptor fd. Returns 0, or -1 with errno. */
 static int make_room(struct reactor *reactor, int fd)
@@ -260,7 +266,7 @@ void reactor_stop(struct reactor *reactor, int64_t grace_ms)
         return;
     reactor->stopping = true;
     reactor->stop_next_ms = reactor->now_ms;
-    reactor->stop_end_ms = clock_ms() + grace_ms;
+    reactor->stop_end_ms = later(clock_ms(), grace_ms);
 }
 
 bool reactor_stopping(const struct reactor *reactor)
@@ -272,7 +278,7 @@ bool reactor_stopping(const struct reactor *reactor)
 /* [timers] */
 int reactor_set_timer(struct reactor *reactor, struct reactor_timer *timer, int64_t milliseconds)
 {
-    int64_t due_ms = reactor->now_ms + milliseconds;
+    int64_t due_ms = later(reactor->now_ms, milliseconds);
     return timers_set(&reactor->timers, timer, due_ms < reactor->soonest_ms ? reactor->soonest_ms : due_ms);
 }
 

@@ -104,7 +104,8 @@ int reactor_set_timer(struct reactor *reactor, struct reactor_timer *timer, int6
 /* From now on it does not expire, and may be freed. No harm if it is not set. */
 void reactor_cancel_timer(struct reactor *reactor, struct reactor_timer *timer);
 
-/* Milliseconds, on a clock that nobody sets, when this turn of the loop began. */
+/* Milliseconds, on a clock that nobody sets, when this turn of the loop began; before
+ * reactor_run(), when the reactor was created. Timers are counted from then. */
 int64_t reactor_now(const struct reactor *reactor);
 /* [/timers] */
 
@@ -128,7 +129,8 @@ struct reactor_work {
 };
 
 /* Has the loop run the work soon. Any thread may call this, and it cannot fail; what one
- * thread posts runs in order. The work belongs to the reactor until it runs. */
+ * thread posts runs in order. The work belongs to the reactor until it runs. What is posted when
+ * the loop is about to end may not be run; and every call must have returned before reactor_destroy(). */
 void reactor_post(struct reactor *reactor, struct reactor_work *work);
 /* [/outside] */
 

@@ -149,6 +149,8 @@ static void make_site(void)
     make_folder("folder");
     make_text("folder/index.html", "<h1>folder</h1>\n");
     make_folder("bare");
+    make_folder("nested");
+    make_folder("nested/index.html");
     make_folder("a b\\%\xc3\xa9\"<");
     make_text("per%cent.txt", "%\n");
     make_text("dots..txt", "..\n");
@@ -555,6 +557,9 @@ START_TEST(folder_index)
     ask(fd, "/bare/");
     answered(fd, "404 Not Found", "a folder without an index.html");
     has_refusal(fd, "404 Not Found", "/bare/");
+    ask(fd, "/nested/");
+    answered(fd, "404 Not Found", "a folder whose index.html is a folder");
+    has_refusal(fd, "404 Not Found", "/nested/");
     ask(fd, "/hello.txt/");
     answered(fd, "404 Not Found", "a file with a slash behind");
     has_refusal(fd, "404 Not Found", "/hello.txt/");
@@ -1795,6 +1800,7 @@ static void stop_during_answer(void)
     int fd = client_connect(&server);
     ask(fd, "/huge.bin");
     answered(fd, "200 OK", "/huge.bin");
+    ask(fd, "/hello.txt"); /* it is not read any more, and to close on it would be a reset */
     kill(server.pid, SIGTERM);
     ck_assert_msg(eventually(!client_can_connect(&server)), "after SIGTERM the server still listens");
     has_pattern(fd, HUGE, 2000, 0);
@@ -1804,6 +1810,31 @@ static void stop_during_answer(void)
     ck_assert_msg(status == 0, "the status is %d", status);
 }
 EACH(stop_during_answer)
+
+/* A stop calls everybody, and most have nothing to say. What is in the buffer then is somebody else's. */
+static void stop_in_silence(void)
+{
+    struct server server = start(NULL);
+    int lingering = client_connect(&server);
+    ask_with(lingering, "/hello.txt", "Connection: close");
+    answered(lingering, "200 OK", "the last request of its connection");
+    int idle = client_connect(&server);
+    gets_hello(idle);
+    int other = client_connect(&server);
+    static const char request[] = "GET /hello.txt HTTP/1.1\r\nHost: a\r\n\r\n";
+    char text[300];
+    snprintf(text, sizeof text, "GET / HTTP/1.1\r\nHost: a\r\nContent-Length: %zu\r\n\r\n%s%s%s",
+             3 * strlen(request), request, request, request);
+    client_send(other, text, strlen(text));
+    answered(other, "200 OK", "a request with a body");
+    kill(server.pid, SIGTERM);
+    char byte;
+    ck_assert_msg(client_receive(idle, &byte, 1) == 0, "a client that has asked for nothing got an answer");
+    close(lingering);
+    close(other);
+    ck_assert_int_eq(server_wait(&server), 0);
+}
+EACH(stop_in_silence)
 
 /* What has come is answered, with the word that it is the last; even if nobody has accepted the client yet.
  */
@@ -2151,6 +2182,9 @@ static const struct row rows[] = {
     {ON_EACH(stop_during_answer), "at the stop an answer that has begun is finished",
      "24 MiB: the server does not listen any more, and every byte arrives.",
      "All connections are closed with the signal."},
+    {ON_EACH(stop_in_silence), "at the stop nobody is answered what another has asked",
+     "One lingers, one is idle, and one has sent a body that looks like requests: who is idle gets the end.",
+     "Nothing was received, and what the last one left in the buffer is read as this one's."},
     {ON_EACH(stop_asked), "who has asked before the stop is answered",
      "100 clients have asked, half of them wait to be accepted: each gets its file, Connection: close, and the end.",
      "The listening socket is closed with a queue behind it; or what has come is not read any more."},
