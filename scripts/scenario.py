@@ -59,6 +59,11 @@ class Call:
     def client(self):
         return self.connection.client if self.connection else ""
 
+    @property
+    def operations(self):
+        """How many operations it has handed over to the kernel."""
+        return int(self.result) if self.name == "io_uring_enter" and self.result.isdigit() else 0
+
 
 @dataclass
 class Thread:
@@ -227,7 +232,11 @@ def run(command):
             ready = tracer.stdout.readline()
             match = re.match(r"listening on (.*):(\d+)$", ready)
             if not match:
-                raise Failed(f"{command[0]} did not start: {tracer.stderr.read().strip() or 'no line on stdout'}")
+                complaint = tracer.stderr.read().strip()
+                unusable = re.search(r": (.* cannot be used: .*)", complaint)  # this machine lacks what was asked for
+                if unusable:
+                    raise Unavailable(unusable[1])
+                raise Failed(f"{command[0]} did not start: {complaint or 'no line on stdout'}")
             clients = play((match[1].strip("[]"), int(match[2])))
         except BaseException:
             stop(tracer, log, signal.SIGKILL)

@@ -39,6 +39,7 @@ enum limit {
     FREE_WAITING = 8, /* burns a processor while nothing happens */
     STOP_QUEUE = 16,  /* cannot ask whether somebody waits: at a stop, those in the queue are lost */
     SET_SIZE = 32,    /* can watch descriptors below FD_SETSIZE only */
+    TABLE = 64,       /* has its clients in a table of the kernel's, as large as the limit was at the start */
 };
 
 static unsigned breaks;
@@ -298,7 +299,8 @@ START_TEST(reset_while_owed)
     int fd = client_connect(&server);
     client_flood(fd, 0);
     client_reset(fd);
-    ck_assert_msg(eventually(server_descriptors(&server) == before),
+    int uncertain = server_descriptors_uncertain();
+    ck_assert_msg(eventually(abs(server_descriptors(&server) - before) <= uncertain),
                   "a client that was owed bytes has gone, and the server still keeps its connection");
     if (bystander >= 0)
         ck_assert_msg(client_gets_echo(bystander, "still there?"), "another client lost its connection, too");
@@ -548,6 +550,46 @@ START_TEST(descriptors_no_spin)
 }
 END_TEST
 
+/* The same for a server whose limit cannot be lowered while it runs: it starts with few descriptors, and
+ * clients come until one is not served. */
+START_TEST(descriptors_of_a_table)
+{
+    enum { FEW = 20, OUTSIDE = 5 };
+    int fds[FEW + OUTSIDE];
+    int members = 0;
+    struct server server = server_start(&(struct server_setup){.descriptors = FEW});
+    for (bool served = true; served && members < FEW;) {
+        fds[members] = client_connect(&server);
+        client_send(fds[members], "let me in", 9);
+        char back[9];
+        served = answered_within(fds[members], 500) && client_receive(fds[members], back, 9) == 9;
+        members += served;
+    }
+    ck_assert_msg(members > 0 && members < FEW, "with %d descriptors, the server has served %d clients", FEW,
+                  members);
+    for (int i = members + 1; i < members + OUTSIDE; i++) {
+        fds[i] = client_connect(&server);
+        client_send(fds[i], "let me in", 9);
+    }
+    uint64_t before = server_cpu_wanted_ns(&server);
+    ck_assert_msg(client_hears_nothing(fds[members], 500),
+                  "a client was served, or closed, without a descriptor");
+    double share = (double)(server_cpu_wanted_ns(&server) - before) / 500e6;
+    ck_assert_msg(share < 0.05, "out of descriptors, the server used %.0f %% of a processor", 100 * share);
+    for (int i = 0; i < members; i++)
+        ck_assert_msg(client_gets_echo(fds[i], "and me?"),
+                      "while new clients wait for a descriptor, client %d of those inside gets no echo",
+                      i + 1);
+    for (int i = 0; i < OUTSIDE; i++) { /* one leaves, and the next comes in */
+        char back[9];
+        close(fds[i]);
+        ck_assert_msg(client_receive(fds[members + i], back, 9) == 9,
+                      "client %d left, and the one who waited for a descriptor was not served", i + 1);
+    }
+    assert_stops(&server);
+}
+END_TEST
+
 /* Starts the server with faults; it must survive them and serve the next client. */
 static void assert_survives(const char *faults)
 {
@@ -692,7 +734,7 @@ START_TEST(stop_silent_beside_slow)
     int silent = served_client(&server);
     int slow = client_connect(&server);
     client_flood(slow, 0); /* keeps the stop waiting for a while */
-    kill(server.pid, SIGTERM);
+    server_signal(&server, SIGTERM);
     ck_assert_msg(client_ending(silent) == ENDED,
                   "the server was told to stop, and a silent client was not closed");
     poll(NULL, 0, 100); /* were both closed at the same time, the other's end arrives now */
@@ -724,7 +766,7 @@ START_TEST(stop_echoes)
     }
     if (!delivered)
         tap_skip("the server's kernel does not take %d bytes in at once", SIZE);
-    kill(server.pid, SIGTERM);
+    server_signal(&server, SIGTERM);
     kill(server.pid, SIGCONT);
     size_t got = client_receive(fd, back, SIZE);
     ck_assert_msg(got == SIZE && memcmp(sent, back, SIZE) == 0,
@@ -750,7 +792,7 @@ static size_t echoes_from_queue(size_t clients)
     client_connect_many(&server, fds, clients); /* by the kernel, into the queue */
     for (size_t i = 0; i < clients; i++)
         client_send(fds[i], "hello", 5);
-    kill(server.pid, SIGTERM);
+    server_signal(&server, SIGTERM);
     kill(server.pid, SIGCONT);
     for (size_t i = 0; i < clients; i++) {
         char back[5];
@@ -794,7 +836,7 @@ START_TEST(stop_refuses)
     struct server server = server_start(NULL);
     int slow = client_connect(&server);
     client_flood(slow, 0); /* keeps the stop waiting for a while */
-    kill(server.pid, SIGTERM);
+    server_signal(&server, SIGTERM);
     ck_assert_msg(eventually(!client_can_connect(&server)),
                   "while it stops, the server still takes new clients");
     ck_assert_msg(still_connected(slow), "new clients were refused only when the old ones had been closed");
@@ -807,7 +849,7 @@ START_TEST(stop_refuses_is_broken)
     struct server server = server_start(NULL);
     int slow = client_connect(&server);
     client_flood(slow, 0);
-    kill(server.pid, SIGTERM);
+    server_signal(&server, SIGTERM);
     int late = client_connect(&server);
     poll(NULL, 0, 300); /* a while, in which it could have closed both */
     ck_assert_msg(still_connected(slow), "the only client was closed at once, though it was owed bytes");
@@ -821,9 +863,9 @@ START_TEST(stop_twice)
 {
     struct server server = server_start(NULL);
     client_flood(served_client(&server), 0); /* keeps the stop waiting for a while */
-    kill(server.pid, SIGTERM);
-    kill(server.pid, SIGINT);
-    kill(server.pid, SIGTERM);
+    server_signal(&server, SIGTERM);
+    server_signal(&server, SIGINT);
+    server_signal(&server, SIGTERM);
     int status = server_wait(&server);
     ck_assert_msg(status == 0, "at a second signal the server ended with status %d", status);
 }
@@ -983,7 +1025,8 @@ START_TEST(leaks)
     visit(&server, 2000); /* the heap and the caches of the C library reach their size */
     size_t before = server_resident(&server);
     visit(&server, 8000);
-    ck_assert_msg(eventually(server_descriptors(&server) == descriptors),
+    int uncertain = server_descriptors_uncertain();
+    ck_assert_msg(eventually(abs(server_descriptors(&server) - descriptors) <= uncertain),
                   "%d descriptors at first, and %d after 10,000 clients have come and gone", descriptors,
                   server_descriptors(&server));
     ck_assert_msg(server_is_foreign() || eventually(server_threads(&server) <= threads),
@@ -1288,12 +1331,15 @@ static const struct row rows[] = {
      "A thread for each client costs the pages of its stack, whether it has something to do or not.",
      "the server does not keep a thread for each client, and so shows another model", "the book, chapter 1, \"The idea\""},
 
-    {NONE, false, &descriptors_out, "out of descriptors: those inside are served, those outside wait",
+    {TABLE, false, &descriptors_out, "out of descriptors: those inside are served, those outside wait",
      "Without a free descriptor the server goes on with the clients that it has; those who wait are served later.",
      "EMFILE from accept() ends the server, blocks it, or costs the waiting client its connection", CONTRACT("6")},
-    {FREE_WAITING, false, &descriptors_no_spin, "out of descriptors: the server does not spin",
+    {FREE_WAITING | TABLE, false, &descriptors_no_spin, "out of descriptors: the server does not spin",
      "accept() fails with EMFILE, and the server tries again later, not at once.",
      "the listening socket stays readable, accept() fails, and the loop asks again without a pause", CONTRACT("6")},
+    {TABLE, true, &descriptors_of_a_table, "out of descriptors, started with few: those inside are served, those outside wait",
+     "When its table is full, the server goes on with the clients that it has, and waits; the others are served later.",
+     "an accept into a full table takes the client from the queue, and loses it; or is begun again at once", CONTRACT("6")},
     {NONE, false, &descriptors_other_exhaustion, "out of descriptors: ENFILE, ENOBUFS and ENOMEM are no end either",
      "The server goes on when the whole system is short of descriptors or memory.",
      "only EMFILE is expected from accept(); its like end the server", CONTRACT("6")},
@@ -1396,14 +1442,15 @@ static const struct row rows[] = {
 };
 /* clang-format on */
 
-/* Reads a profile: "program PATH", "options WORD..." and "breaks WORD" lines. Returns the path. */
+/* Reads a profile: "program PATH", "options WORD...", "breaks WORD" and "system wine" lines. Returns the path. */
 static const char *read_profile(const char *path, char *options, size_t options_size)
 {
     static const struct {
         const char *word;
         enum limit limit;
     } words[] = {{"isolation", ISOLATION},       {"scale", SCALE},           {"idle-memory", IDLE_MEMORY},
-                 {"free-waiting", FREE_WAITING}, {"stop-queue", STOP_QUEUE}, {"set-size", SET_SIZE}};
+                 {"free-waiting", FREE_WAITING}, {"stop-queue", STOP_QUEUE}, {"set-size", SET_SIZE},
+                 {"table", TABLE}};
     static char program[512];
     const char *top = getenv("top_builddir");
     char line[256];
@@ -1424,6 +1471,8 @@ static const char *read_profile(const char *path, char *options, size_t options_
         }
         if (strcmp(key, "program") == 0)
             snprintf(program, sizeof program, "%s/%s", top != NULL ? top : "..", value);
+        if (strcmp(key, "system") == 0 && strcmp(value, "wine") == 0)
+            server_under_wine();
         for (size_t i = 0; strcmp(key, "breaks") == 0 && i < sizeof words / sizeof *words; i++)
             breaks |= strcmp(value, words[i].word) == 0 ? words[i].limit : 0U;
     }
@@ -1431,14 +1480,14 @@ static const char *read_profile(const char *path, char *options, size_t options_
     return program;
 }
 
-/* Whether the server can be started at all; else one line says why not. */
+/* Whether the server can be started at all; else one line says why not, or why that does not matter here. */
 START_TEST(can_start)
 {
     server_start(NULL);
 }
 END_TEST
 
-static bool starts(const char *program)
+static bool starts(const char *program, bool *lacking)
 {
     Suite *suite = suite_create("start");
     TCase *tcase = tcase_create("start");
@@ -1454,10 +1503,15 @@ static bool starts(const char *program)
         snprintf(message, sizeof message, "%s", tr_msg(failures[0]));
         for (char *newline; (newline = strchr(message, '\n')) != NULL;)
             *newline = ' ';
-        printf("Bail out! %s%s\n", message,
-               strpbrk(program, " {") != NULL && strstr(program, "{port}") == NULL
-                   ? "; SERVER has no {port}: does it listen on the port that is put there?"
-                   : "");
+        const char *skipped = tap_skipped(message);
+        *lacking = skipped != NULL;
+        if (skipped != NULL)
+            printf("1..0 # SKIP %s\n", skipped);
+        else
+            printf("Bail out! %s%s\n", message,
+                   strpbrk(program, " {") != NULL && strstr(program, "{port}") == NULL
+                       ? "; SERVER has no {port}: does it listen on the port that is put there?"
+                       : "");
         free(failures);
     }
     srunner_free(runner);
@@ -1496,8 +1550,9 @@ int main(int argc, char **argv)
                  options[0] != '\0' ? " " : "", options);
     }
     server_choose(program);
-    if (!starts(program))
-        return EXIT_FAILURE;
+    bool lacking = false;
+    if (!starts(program, &lacking))
+        return lacking ? EXIT_SUCCESS : EXIT_FAILURE;
 
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         const struct row *row = &rows[i];

@@ -98,6 +98,18 @@ void server_options(const char *options)
         own_options[own_count++] = word;
 }
 
+static bool under_wine;
+
+void server_under_wine(void)
+{
+    under_wine = true;
+}
+
+void server_signal(const struct server *server, int signal_number)
+{
+    kill(server->pid, under_wine && signal_number == SIGTERM ? SIGINT : signal_number);
+}
+
 bool server_is_foreign(void)
 {
     /* A path may have a space in it, too. */
@@ -222,6 +234,8 @@ struct server server_start(const struct server_setup *setup)
              setup->address != NULL ? setup->address : "127.0.0.1");
     if (server.foreign && (setup->arguments[0] != NULL || setup->address != NULL || setup->faults != NULL))
         tap_skip("needs options that only our own servers have");
+    if (under_wine && setup->faults != NULL)
+        tap_skip("the fault injector does not know Windows' calls");
 
     const char *arguments[20] = {chosen, "--address", server.address, "--port", "0"};
     char *command = NULL;
@@ -264,6 +278,8 @@ struct server server_start(const struct server_setup *setup)
     if (!ready) {
         kill(server.pid, SIGKILL);
         const char *errors = server_errors(&server);
+        if (strstr(errors, " cannot be used: ") != NULL) /* an engine that was asked for, and that this machine does not have */
+            tap_skip("%.*s", (int)strcspn(errors, "\n"), errors);
         if (server.line[0] != '\0')
             ck_abort_msg("the server did not get ready: %s; its first line: \"%.100s\"", chosen, server.line);
         ck_abort_msg("the server did not get ready: %s%s%.400s", chosen,
@@ -295,7 +311,7 @@ int server_wait(struct server *server)
 int server_stop(struct server *server, int signal_number)
 {
     struct deadline deadline = deadline_start();
-    kill(server->pid, signal_number);
+    server_signal(server, signal_number);
 
     /* The thread sanitizer runs a handler only after the call that the thread is
      * in. A signal that comes just before a blocking call would so wait for ever,
@@ -412,9 +428,39 @@ int server_threads(const struct server *server)
     return each_entry(server, "task", NULL, NULL);
 }
 
+/* A ring may have a table of descriptors that are in no other list: those in use are lines of a number, a
+ * colon and a name. */
+static void add_ring_files(const char *descriptor, void *argument)
+{
+    int *count = argument;
+    char target[64] = "";
+    char path[450];
+    char line[300];
+    unsigned number;
+
+    if (readlink(descriptor, target, sizeof target - 1) < 0 || strcmp(target, "anon_inode:[io_uring]") != 0)
+        return;
+    const char *name = strrchr(descriptor, '/');
+    snprintf(path, sizeof path, "%.*s/../fdinfo%s", (int)(name - descriptor), descriptor, name);
+    FILE *file = fopen(path, "re");
+    bool in_table = false;
+    while (file != NULL && fgets(line, sizeof line, file) != NULL && strncmp(line, "UserBufs:", 9) != 0) {
+        *count += in_table && sscanf(line, " %u: ", &number) == 1;
+        in_table = in_table || strncmp(line, "UserFiles:", 10) == 0;
+    }
+    if (file != NULL)
+        fclose(file);
+}
+
 int server_descriptors(const struct server *server)
 {
-    return each_entry(server, "fd", NULL, NULL);
+    int in_rings = 0;
+    return each_entry(server, "fd", add_ring_files, &in_rings) + in_rings;
+}
+
+int server_descriptors_uncertain(void)
+{
+    return under_wine ? 2 : 0;
 }
 
 uint64_t server_cpu_ns(const struct server *server)
@@ -515,6 +561,8 @@ bool server_asleep(const struct server *server)
 void server_limit_descriptors(const struct server *server, unsigned limit)
 {
     struct rlimit limits;
+    if (under_wine)
+        tap_skip("Windows has no such limit, and under Wine another process has the sockets");
     if (prlimit(server->pid, RLIMIT_NOFILE, NULL, &limits) < 0)
         tap_skip("prlimit: %s", strerror(errno));
     limits.rlim_cur = limit;

@@ -41,6 +41,11 @@ void server_choose(const char *command);
 /* Options, four words at most, that every start of a server of ours gets before those of its setup. */
 void server_options(const char *options);
 
+/* Says that the chosen server is a program for Windows, under Wine. SIGTERM ends Wine, and so such a server is
+ * sent SIGINT instead, which becomes a console control event. Tests that need the fault injector, or a limit of
+ * descriptors, are skipped. */
+void server_under_wine(void);
+
 /* True when the chosen server was given as a shell command: it need not know
  * our options nor print a line when it is ready. */
 bool server_is_foreign(void);
@@ -52,6 +57,9 @@ struct server server_start(const struct server_setup *setup);
 /* Sends the signal, waits until the process has ended, and returns its status
  * as a shell gives it: the exit status, or 128 plus the signal that ended it. */
 int server_stop(struct server *server, int signal_number);
+
+/* Sends the signal, and does not wait. */
+void server_signal(const struct server *server, int signal_number);
 
 /* Waits until the server has ended by itself, and returns its status as above. */
 int server_wait(struct server *server);
@@ -79,6 +87,10 @@ struct run run_program(const char *const arguments[]);
 
 int server_threads(const struct server *server);
 int server_descriptors(const struct server *server);
+
+/* By how many the two counts of a comparison may differ without a reason in the server: Wine's own process opens
+ * a descriptor for a socket when it needs one, and may close it while the socket is open. Else 0. */
+int server_descriptors_uncertain(void);
 uint64_t server_cpu_ns(const struct server *server); /* user and system time of all its threads */
 
 /* The time for which its threads have used a processor, or waited for one that

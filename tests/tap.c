@@ -26,6 +26,12 @@ void tap_skip_at(const char *file, int line, const char *format, ...)
     abort(); /* not reached: the call above ends the test */
 }
 
+const char *tap_skipped(const char *message)
+{
+    const char *mark = strstr(message, SKIP_MARK);
+    return mark != NULL ? mark + strlen(SKIP_MARK) : NULL;
+}
+
 /* Writes text as TAP comments, each of its lines behind the label's column. */
 static void explain(const char *label, const char *text)
 {
@@ -77,10 +83,9 @@ static bool run(const char *prefix, const struct tap_test *test, size_t number)
     } else if (tr_rtype(results[0]) == CK_PASS) {
         fine = true;
         printf("ok %zu - %s%s\n", number, prefix, test->name);
-    } else if (strstr(tr_msg(results[0]), SKIP_MARK) != NULL) {
-        const char *why = strstr(tr_msg(results[0]), SKIP_MARK) + strlen(SKIP_MARK);
+    } else if (tap_skipped(tr_msg(results[0])) != NULL) {
         fine = true;
-        printf("ok %zu - %s%s # SKIP %s\n", number, prefix, test->name, why);
+        printf("ok %zu - %s%s # SKIP %s\n", number, prefix, test->name, tap_skipped(tr_msg(results[0])));
     } else {
         printf("not ok %zu - %s%s\n", number, prefix, test->name);
         explain_failure(test, results[0]);

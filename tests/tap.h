@@ -28,4 +28,7 @@ int tap_run(const char *prefix, const struct tap_test *tests, size_t count);
 _Noreturn void tap_skip_at(const char *file, int line, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 
+/* Why a test was skipped, from Check's message; NULL if it was not. */
+const char *tap_skipped(const char *message);
+
 #endif

@@ -42,6 +42,8 @@ static const struct model {
     {5, "ch05-kqueue", "kqueue", "changes go along with the call that waits, for files and signals, too"},
     {6, "ch06-reactor", "reactor",
      "the loop is a library; what it costs over edge is a call through a pointer"},
+    {7, "ch07-proactor-iouring", "proactor",
+     "the kernel does it and tells: see how many messages a call is worth"},
 };
 enum { MODELS = sizeof models / sizeof *models };
 

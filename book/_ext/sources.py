@@ -47,6 +47,21 @@ def piece(lines, name):
     return lines[opened[0] + 1 : closed[0]]
 
 
+def functions(lines, names):
+    """Returns the functions of C with these names, in this order, each with the comment above it and a blank line between
+    them. Raises ValueError if one is not there."""
+    found = []
+    for name in names:
+        at = next((i for i, line in enumerate(lines) if re.match(rf"[a-z][^;]*\b{name}\([^;]*$", line)), None)
+        if at is None:
+            raise ValueError(f"has no function {name}()")
+        last = lines.index("}", at)
+        while at > 0 and re.match(r"/\*| \*", lines[at - 1]):
+            at -= 1
+        found += [""] * bool(found) + lines[at : last + 1]
+    return found
+
+
 def difference(before, after, context):
     """Returns the unified diff. Before a stretch that was left out there is a line with @@ and the function in which the
     difference goes on, as line numbers would mean nothing here."""
@@ -71,11 +86,12 @@ class SourceDirective(SphinxDirective):
         self.env.note_dependency(path)
         return path
 
-    def source(self, name, marker=None):
+    def source(self, name, marker=None, only=()):
         with open(self.path(name), encoding="utf-8") as file:
             lines = file.read().splitlines()
         try:
-            return without_markers(piece(lines, marker) if marker else lines)
+            lines = without_markers(piece(lines, marker) if marker else lines)
+            return functions(lines, only) if only else lines
         except ValueError as error:
             raise self.error(f"{name}: {error}") from None
 
@@ -95,13 +111,14 @@ class Listing(SourceDirective):
 
     required_arguments = 1
     optional_arguments = 1
-    option_spec = {"caption": directives.unchanged}
+    option_spec = {"caption": directives.unchanged, "functions": directives.unchanged}
 
     def run(self):
         name = self.arguments[0]
         marker = self.arguments[1] if len(self.arguments) > 1 else None
+        only = self.options.get("functions", "").split()
         language = LANGUAGES.get(os.path.splitext(name)[1], "text")
-        return self.code_block(self.source(name, marker), language, self.options.get("caption", name))
+        return self.code_block(self.source(name, marker, only), language, self.options.get("caption", name))
 
 
 class Diff(SourceDirective):

@@ -3,6 +3,7 @@
  *   name      does an operation by                                where
  *   io_uring  queueing it for the kernel, which reports the end   Linux 6.0, unless it is switched off
  *   emulated  poll(2), then doing itself what can be done         POSIX
+ *   iocp      asking the kernel, which reports the end            Windows Vista
  *
  * Each is a file of its own, and the only one that knows its system calls. */
 #ifndef ENGINE_H
@@ -72,6 +73,22 @@ static inline struct proactor_send *as_send(struct proactor_operation *operation
     return (struct proactor_send *)operation;
 }
 /* [/completions] */
+
+#ifdef _WIN32
+/* [windows] */
+/* What Windows has in the place of signals, of CLOCK_MONOTONIC and of errno; the code is in net_windows.c. */
+
+/* Has action called, in another thread, when the program shall stop. SIG_IGN: no more, not even a call that
+ * has begun, and the program is not ended either. Returns 0, or -1 with errno. Source: SetConsoleCtrlHandler, Microsoft. */
+int catch_signals(void (*action)(int));
+
+/* Milliseconds. Source: GetTickCount64, Microsoft. */
+int64_t clock_ms(void);
+
+/* The errno for an error of Windows' or of Winsock's; EIO if there is no better one. */
+int windows_errno(int error);
+/* [/windows] */
+#endif
 
 /* [queue] */
 /* Operations in the order in which they came, linked through themselves. */

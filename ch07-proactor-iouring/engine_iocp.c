@@ -19,6 +19,7 @@
 #include <limits.h>
 #include <mswsock.h>
 #include <stdlib.h>
+#include <string.h>
 #include <versionhelpers.h>
 #include <ws2tcpip.h>
 
@@ -61,6 +62,7 @@ struct connection {
     unsigned pending;                   /* operations but for the next one */
     struct proactor_operation *closing; /* waits until the others have ended */
     struct proactor_timer late;         /* the time limit of a send */
+    TRANSMIT_FILE_BUFFERS head;         /* of the file that is being sent */
     struct iocp *iocp;
     struct connection *next, **link; /* in the list of all; what points to this one */
 };
@@ -205,7 +207,11 @@ static void complete_receive(struct iocp *iocp, struct proactor_receive *receive
 
 static void complete_send(struct iocp *iocp, struct proactor_send *send, int error)
 {
+    const struct connection *connection = connection_of(&send->operation);
+
     proactor_cancel_timer(iocp->proactor, &connection_of(&send->operation)->late);
+    if (error == 0 && send->last && send->sent == send->size && shutdown(connection->socket, SD_SEND) != 0)
+        error = windows_errno(WSAGetLastError());
     if (send->operation.kind == SEND_FILE)
         free((void *)(uintptr_t)send->data);
     end(iocp, &send->operation, error);
@@ -328,6 +334,15 @@ static void send_at_once(struct iocp *iocp, struct proactor_send *operation)
 
 static void start_send(struct iocp *iocp, struct proactor_send *send);
 
+/* So much of a file has been sent, which may have been of its head. */
+static void move_on(struct proactor_send_file *file, size_t size)
+{
+    size_t head = size < file->head_size ? size : file->head_size;
+    file->head += head;
+    file->head_size -= head;
+    file->offset += (int64_t)(size - head);
+}
+
 /* A result, and for the rest another request: unless the end has been asked for. A stream may take less than
  * it was asked to, and a request never was for more than SEND_MOST. */
 static void on_sent(struct iocp *iocp, struct proactor_send *send, DWORD size, int error)
@@ -339,7 +354,7 @@ static void on_sent(struct iocp *iocp, struct proactor_send *send, DWORD size, i
     if (operation->kind == SEND_FILE && send->data != NULL)
         file->block_sent += size;
     else if (operation->kind == SEND_FILE)
-        file->offset += size;
+        move_on(file, size);
     if (error == 0 && send->sent < send->size) {
         if (operation->state == IN_KERNEL && connection_of(operation)->closing == NULL) {
             start_send(iocp, send);
@@ -377,7 +392,7 @@ static void transmit(struct iocp *iocp, struct proactor_send_file *file, HANDLE 
 {
     struct proactor_operation *operation = &file->send.operation;
     struct connection *connection = connection_of(operation);
-    size_t left = file->send.size - file->send.sent;
+    size_t left = file->send.size - file->send.sent - file->head_size;
     LARGE_INTEGER whole = {.QuadPart = 0};
 
     if (!GetFileSizeEx(handle, &whole) || whole.QuadPart <= file->offset) {
@@ -388,9 +403,11 @@ static void transmit(struct iocp *iocp, struct proactor_send_file *file, HANDLE 
         left = (size_t)(whole.QuadPart - file->offset);
     LPOVERLAPPED overlapped = prepare(&connection->writing, operation);
     set_offset(overlapped, file->offset);
+    connection->head =
+        (TRANSMIT_FILE_BUFFERS){.Head = (void *)(uintptr_t)file->head, .HeadLength = (DWORD)file->head_size};
     requested(iocp, operation,
               TransmitFile(connection->socket, handle, left < INT_MAX - 1 ? (DWORD)left : INT_MAX - 1, 0,
-                           overlapped, NULL, 0));
+                           overlapped, file->head_size > 0 ? &connection->head : NULL, 0));
 }
 
 /* Sends on from the block that was read last, or reads the next one. */
@@ -403,15 +420,20 @@ static void send_block(struct iocp *iocp, struct proactor_send_file *file, HANDL
         OVERLAPPED from = {0};
         DWORD size = 0;
         set_offset(&from, file->offset);
-        bool read = ReadFile(handle, (void *)(uintptr_t)send->data,
-                             left < FILE_BLOCK ? (DWORD)left : FILE_BLOCK, &size, &from);
+        char *data = (char *)(uintptr_t)send->data;
+        size_t head = file->head_size;
+        if (head > 0)
+            memcpy(data, file->head, head);
+        bool read = ReadFile(handle, data + head, (DWORD)((left < FILE_BLOCK ? left : FILE_BLOCK) - head),
+                             &size, &from);
         if (size == 0) {
             end_soon(iocp, &send->operation, read || GetLastError() == ERROR_HANDLE_EOF ? ENODATA : EIO);
             return;
         }
         file->offset += size;
-        file->block = size;
+        file->block = head + size;
         file->block_sent = 0;
+        file->head_size = 0;
     }
     send_some(iocp, send, send->data + file->block_sent, file->block - file->block_sent);
 }
@@ -650,7 +672,11 @@ static void begin_close(struct iocp *iocp, struct proactor_operation *operation)
 {
     struct connection *connection = connection_of(operation);
 
+    const struct linger now = {.l_onoff = 1, .l_linger = 0};
+
     connection->closing = operation;
+    if (operation->at_once)
+        (void)setsockopt(connection->socket, SOL_SOCKET, SO_LINGER, (const char *)&now, sizeof now);
     if (connection->reading.operation != NULL)
         cancel(iocp, connection->reading.operation);
     if (connection->writing.operation != NULL)

@@ -256,13 +256,13 @@ int net_listen(const struct net_options *options)
 
 /* [stop] */
 static SRWLOCK stop_lock = SRWLOCK_INIT;
-static void (*stop_action)(int) = SIG_DFL;
+static void (*stop_action)(int) = SIG_IGN;
 
 /* The lock is held during the call, so that whoever takes the action away can free what it uses. */
 static void stop(void)
 {
     AcquireSRWLockExclusive(&stop_lock);
-    if (stop_action != SIG_DFL)
+    if (stop_action != SIG_IGN)
         stop_action(SIGTERM);
     ReleaseSRWLockExclusive(&stop_lock);
 }
@@ -297,10 +297,8 @@ int catch_signals(void (*action)(int))
     AcquireSRWLockExclusive(&stop_lock);
     stop_action = action;
     ReleaseSRWLockExclusive(&stop_lock);
-    if (action == SIG_DFL) {
-        SetConsoleCtrlHandler(on_control, FALSE);
+    if (action == SIG_IGN) /* an event still comes to on_control(), or it would end the program */
         return 0;
-    }
     SetConsoleCtrlHandler(NULL, FALSE); /* whoever started this program may have had Ctrl-C ignored */
     if (reader == NULL && GetFileType(input) == FILE_TYPE_PIPE)
         reader = CreateThread(NULL, 0, read_input, input, 0, NULL);

@@ -190,6 +190,10 @@ static void begin_close(struct emulated *emulated, struct proactor_operation *cl
     }
     fail_watched(emulated, &place->reading);
     fail_watched(emulated, &place->writing);
+    if (close->at_once) {
+        const struct linger now = {.l_onoff = 1, .l_linger = 0};
+        (void)setsockopt((int)close->socket, SOL_SOCKET, SO_LINGER, &now, sizeof now);
+    }
     hurry(emulated, close, 0);
 }
 
@@ -332,7 +336,7 @@ static int send_some(struct proactor_send *operation, const char *data, size_t s
     return 0;
 }
 
-/* The same with bytes of a file. What the socket does not take is read again the next time. */
+/* The same with a head, and bytes of a file. What the socket does not take is read again the next time. */
 static int send_file(struct emulated *emulated, struct proactor_send_file *file)
 {
     struct proactor_send *send = &file->send;
@@ -340,11 +344,19 @@ static int send_file(struct emulated *emulated, struct proactor_send_file *file)
     while (send->sent < send->size) {
         size_t left = send->size - send->sent;
         size_t before = send->sent;
-        ssize_t n = pread(file->file, emulated->block, left < BUFFER_SIZE ? left : BUFFER_SIZE, file->offset);
+        size_t head = file->head_size;
+        ssize_t n = pread(file->file, emulated->block + head,
+                          (left < BUFFER_SIZE ? left : BUFFER_SIZE) - head, file->offset);
         if (n <= 0 && !(n < 0 && errno == EINTR))
             return n == 0 ? ENODATA : errno;
-        int error = n > 0 ? send_some(send, emulated->block, (size_t)n) : 0;
-        file->offset += (int64_t)(send->sent - before);
+        if (head > 0)
+            memcpy(emulated->block, file->head, head);
+        int error = n > 0 ? send_some(send, emulated->block, head + (size_t)n) : 0;
+        size_t sent = send->sent - before;
+        head = sent < head ? sent : head;
+        file->head += head;
+        file->head_size -= head;
+        file->offset += (int64_t)(sent - head);
         if (error != 0)
             return error;
     }
@@ -362,6 +374,8 @@ static void do_send(struct emulated *emulated, struct proactor_send *send)
         watch(emulated, operation);
         return;
     }
+    if (error == 0 && send->last && shutdown((int)operation->socket, SHUT_WR) < 0)
+        error = errno;
     operation_ended(emulated->proactor, operation, error == EAGAIN ? 0 : error);
     operation_completed(emulated->proactor, operation);
 }

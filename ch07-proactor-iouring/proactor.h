@@ -115,6 +115,8 @@ struct proactor_send {
     const char *data; /* set it: the engine's until the completion */
     size_t size;
     size_t sent;            /* how many bytes the socket has taken */
+    bool last;              /* set it: nothing follows, and behind the last byte the peer is told so (FIN) */
+    bool ending;            /* the engine's */
     uint32_t timeout_ms;    /* set it: ETIMEDOUT after this long; 0: no limit */
     uint32_t notifications; /* the engine's, and so is the next */
     int64_t due_ms;
@@ -128,14 +130,19 @@ struct proactor_send {
 void proactor_send(struct proactor *proactor, struct proactor_send *send);
 
 struct proactor_send_file {
-    struct proactor_send send; /* data is the engine's; size: how many bytes of the file */
+    struct proactor_send send; /* data is the engine's; size: of the head, and the bytes of the file */
     int file;                  /* a descriptor of a regular file, open until the completion */
     int64_t offset;            /* where to begin; the engine moves it on */
-    size_t block, block_sent;  /* the engine's */
+    const char *head;          /* what goes out before the file, or NULL; the engine's until the completion */
+    size_t head_size;          /* 16 KiB at most; the engine counts it down */
+    size_t block, block_sent;  /* the engine's, and so are the next */
+    int descriptor;
+    uint8_t step;
 };
 
-/* As proactor_send(), with bytes of a file. Errors: also EIO and others of read(2), and ENODATA if the
- * file is shorter than was said. at_once makes no difference. */
+/* As proactor_send(), with a head and at least one byte of a file: the two share a segment.
+ * Errors: also EIO and others of read(2), and ENODATA if the file is shorter than was said. at_once makes
+ * no difference. */
 void proactor_send_file(struct proactor *proactor, struct proactor_send_file *file);
 /* [/send] */
 
@@ -145,8 +152,9 @@ struct proactor_close {
     void (*completed)(struct proactor *proactor, struct proactor_close *close); /* the socket is no more */
 };
 
-/* Cancels whatever is pending on the socket, and closes it when all that has ended. No piece comes any
- * more, and this completion is the socket's last. Source: io_uring_prep_cancel_fd(3), close(2). */
+/* Cancels whatever is pending on the socket, and closes it when all that has ended; at_once: what the peer
+ * has not taken yet is forgotten (RST), else the system sends it still. No piece comes any more, and this
+ * completion is the socket's last. Source: io_uring_prep_cancel_fd(3), close(2). */
 void proactor_close(struct proactor *proactor, struct proactor_close *close);
 
 /* Closes a socket on which no operation was ever begun: for a client that you cannot serve. */
@@ -173,8 +181,8 @@ struct proactor_stop {
 /* Begins the stop. A second call changes nothing. */
 void proactor_stop(struct proactor *proactor, struct proactor_stop *stop);
 
-/* Has the loop begin the stop at SIGTERM and SIGINT, until proactor_destroy(). One proactor of
- * the process may ask for it. Returns 0, or -1 with errno. Source: sigaction(2). */
+/* Has the loop begin the stop at SIGTERM and SIGINT. One proactor of the process may ask for it. After
+ * proactor_destroy() both are ignored, as the program is most likely at its end. Returns 0, or -1 with errno. Source: sigaction(2). */
 int proactor_stop_at_signals(struct proactor *proactor, struct proactor_stop *stop);
 
 /* True from the beginning of the stop. */

@@ -16,12 +16,16 @@
 #include <liburing.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <poll.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/resource.h>
+#include <sys/sendfile.h>
 #include <sys/socket.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 /* Newer than liburing 2.3. */
@@ -61,6 +65,21 @@ enum {
     STARVED,   /* for a buffer to receive into */
     FAILED,    /* ended, and its handler will be called */
     NOTIFYING, /* sent, but the kernel still uses the memory */
+};
+
+/* Of files that are being sent. */
+enum {
+    FIXED_FD_INSTALL = 54,  /* IORING_OP_FIXED_FD_INSTALL, Linux 6.8: a descriptor for what is in the table */
+    SMALL_FILE = 16 * 1024, /* up to here to copy it costs less than more system calls */
+    TURN = 256 * 1024,      /* so much is sent without a copy, and then it is the next ones' turn */
+};
+
+/* What such a file waits for. */
+enum {
+    INSTALLING, /* a descriptor of the socket, for sendfile() */
+    POLLING,    /* the socket to have room again */
+    READING,    /* a block to be read */
+    SENDING,    /* it to be sent */
 };
 
 /* [state] */
@@ -152,6 +171,11 @@ static void prepare_send(struct uring *uring, struct io_uring_sqe *sqe, struct p
     int socket = (int)send->operation.socket;
     bool at_once = send->operation.at_once;
 
+    if (send->ending) {
+        io_uring_prep_shutdown(sqe, socket, SHUT_WR);
+        sqe->flags |= IOSQE_FIXED_FILE;
+        return;
+    }
     if (uring->zero_copy_from > 0 && size >= uring->zero_copy_from && !at_once &&
         send->operation.kind == SEND) /* a block of a file is needed again for the next one */
         io_uring_prep_send_zc(sqe, socket, data, size, 0, 0);
@@ -167,11 +191,26 @@ static void prepare_file(struct uring *uring, struct io_uring_sqe *sqe, struct p
     struct proactor_send *send = &file->send;
     size_t left = send->size - send->sent;
 
-    if (file->block_sent < file->block)
+    switch (send->ending ? SENDING : file->step) {
+    case INSTALLING:
+        io_uring_prep_rw(FIXED_FD_INSTALL, sqe, (int)send->operation.socket, NULL, 0, 0);
+        sqe->flags |= IOSQE_FIXED_FILE;
+        break;
+    case POLLING:
+        io_uring_prep_poll_add(sqe, (int)send->operation.socket, POLLOUT);
+        sqe->flags |= IOSQE_FIXED_FILE;
+        if (send->timeout_ms > 0)
+            link_timeout(uring, sqe, send->due_ms - proactor_now(uring->proactor));
+        break;
+    case READING:
+        io_uring_prep_read(sqe, file->file, (char *)(uintptr_t)send->data + file->head_size,
+                           (unsigned)((left < FILE_BLOCK ? left : FILE_BLOCK) - file->head_size),
+                           (uint64_t)file->offset);
+        break;
+    default:
         prepare_send(uring, sqe, send, send->data + file->block_sent, file->block - file->block_sent);
-    else
-        io_uring_prep_read(sqe, file->file, (void *)(uintptr_t)send->data,
-                           left < FILE_BLOCK ? (unsigned)left : FILE_BLOCK, (uint64_t)file->offset);
+        break;
+    }
 }
 /* [/prepare] */
 
@@ -256,8 +295,11 @@ static void complete_receive(struct uring *uring, struct proactor_receive *recei
 
 static void complete_send(struct uring *uring, struct proactor_send *send, int error)
 {
-    if (send->operation.kind == SEND_FILE)
+    if (send->operation.kind == SEND_FILE) {
         free((void *)(uintptr_t)send->data);
+        if (((struct proactor_send_file *)send)->descriptor >= 0)
+            close(((struct proactor_send_file *)send)->descriptor);
+    }
     end(uring, &send->operation, error);
     operation_completed(uring->proactor, &send->operation);
 }
@@ -378,9 +420,94 @@ static void on_sent(struct uring *uring, struct proactor_send *send, int result,
         return;
     }
     operation->error = error_of_send(uring, send, result);
+    if (send->last && !send->ending && operation->error == 0 && send->sent == send->size) {
+        send->ending = true;
+        go_on(uring, operation);
+        return;
+    }
     operation->state = NOTIFYING;
     if (send->notifications == 0)
         complete_send(uring, send, operation->error);
+}
+
+/* So much of a file is in the block, behind its head, and can be sent. */
+static void block_read(struct proactor_send_file *file, size_t size)
+{
+    if (file->head_size > 0)
+        memcpy((char *)(uintptr_t)file->send.data, file->head, file->head_size);
+    file->block = file->head_size + size;
+    file->block_sent = 0;
+    file->head_size = 0;
+    file->offset += (int64_t)size;
+    file->step = SENDING;
+}
+
+/* Whether the rest of a file is in memory. A guess: its last byte can be had without waiting. */
+static bool is_cached(const struct proactor_send_file *file)
+{
+    size_t rest = file->send.size - file->send.sent - file->head_size;
+    char byte;
+    const struct iovec last = {&byte, 1};
+    return preadv2(file->file, &last, 1, file->offset + (int64_t)rest - 1, RWF_NOWAIT) == 1;
+}
+
+/* Sends what the socket takes of the head. Returns 0, or an errno. */
+static int transmit_head(struct proactor_send_file *file)
+{
+    ssize_t n = 0;
+    if (file->head_size > 0) /* it waits for the file, so as not to be a segment of its own */
+        n = send(file->descriptor, file->head, file->head_size, MSG_MORE);
+    if (n < 0)
+        return errno;
+    file->head += n;
+    file->head_size -= (size_t)n;
+    file->send.sent += (size_t)n;
+    return file->head_size > 0 ? EAGAIN : 0;
+}
+
+/* The same with the file: without a copy, and without waiting, since it is in memory. io_uring has no
+ * sendfile(), and its splice is done by threads of the kernel's, which costs more than to copy. The socket is
+ * non-blocking only meanwhile: io_uring would take that for a wish not to wait. */
+static int transmit(struct proactor_send_file *file)
+{
+    struct proactor_send *send = &file->send;
+    size_t left = send->size - send->sent - file->head_size;
+
+    (void)fcntl(file->descriptor, F_SETFL, O_RDWR | O_NONBLOCK); /* it is a socket, so this is allowed */
+    int error = transmit_head(file);
+    if (error == 0) {
+        ssize_t n = sendfile(file->descriptor, file->file, &file->offset, left < TURN ? left : TURN);
+        if (n > 0)
+            send->sent += (size_t)n;
+        error = n < 0 ? errno : n == 0 ? ENODATA : send->sent < send->size ? EAGAIN : 0;
+    }
+    (void)fcntl(file->descriptor, F_SETFL, O_RDWR);
+    return error;
+}
+
+/* What comes next for a file: to send what is in memory, or else to read a block. */
+static void next_step(struct uring *uring, struct proactor_send_file *file)
+{
+    struct proactor_send *send = &file->send;
+    bool wanted = send->operation.state == IN_KERNEL && slot_of(uring, &send->operation)->closing == NULL;
+
+    if (file->descriptor >= 0 && wanted && is_cached(file)) {
+        int error = transmit(file);
+        file->step = POLLING;
+        if (error != EAGAIN && error != EINTR) {
+            on_sent(uring, send, -error, 0);
+            return;
+        }
+    } else {
+        file->step = READING;
+        if (send->data == NULL)
+            send->data = malloc(send->size < FILE_BLOCK ? send->size : FILE_BLOCK);
+        if (send->data == NULL) {
+            complete_send(uring, send, ENOMEM);
+            return;
+        }
+    }
+    go_on(uring, &send->operation);
 }
 
 /* A block of a file has been read, or some of it sent. */
@@ -388,14 +515,23 @@ static void on_file(struct uring *uring, struct proactor_send_file *file, int re
 {
     struct proactor_send *send = &file->send;
 
-    if (file->block_sent < file->block) {
+    if (send->ending) {
+        on_sent(uring, send, result, flags);
+    } else if (file->step == INSTALLING) {
+        file->descriptor = result >= 0 ? result : -1;
+        next_step(uring, file);
+    } else if (file->step == POLLING && result > 0) {
+        next_step(uring, file);
+    } else if (file->step == POLLING) {
+        complete_send(uring, send, error_of_send(uring, send, result));
+    } else if (file->step == SENDING) {
         if (result > 0)
             file->block_sent += (size_t)result;
+        if (file->block_sent == file->block)
+            file->step = READING;
         on_sent(uring, send, result, flags);
     } else if (result > 0) {
-        file->block = (size_t)result;
-        file->block_sent = 0;
-        file->offset += result;
+        block_read(file, (size_t)result);
         go_on(uring, &send->operation);
     } else if (result == -EINTR || result == -EAGAIN) {
         go_on(uring, &send->operation);
@@ -597,15 +733,31 @@ static void begin_close(struct uring *uring, struct proactor_operation *operatio
                                                                .flags = IORING_ASYNC_CANCEL_FD |
                                                                         IORING_ASYNC_CANCEL_FD_FIXED |
                                                                         IORING_ASYNC_CANCEL_ALL});
-    if (slot->notifications > 0)
+    if (slot->notifications > 0 || operation->at_once)
         disconnect(uring, operation->socket);
 }
 /* [/cancel] */
 
 /* [begin] */
+/* Gets memory for a small file. Most often it is in memory already: then it is read here, and only sent by
+ * the kernel. Returns false if there is no memory. */
+static bool open_small(struct proactor_send_file *file)
+{
+    size_t size = file->send.size - file->head_size;
+    char *data = malloc(file->send.size + 1); /* not even nothing is NULL */
+    if (data == NULL)
+        return false;
+    file->send.data = data;
+    const struct iovec rest = {data + file->head_size, size};
+    if (size == 0 || preadv2(file->file, &rest, 1, file->offset, RWF_NOWAIT) == (ssize_t)size)
+        block_read(file, size);
+    return true;
+}
+
 static void begin(void *state, struct proactor_operation *operation)
 {
     struct uring *uring = state;
+    bool has_memory = true;
 
     switch ((enum operation_kind)operation->kind) {
     case ACCEPT: /* accepted sockets inherit TCP_NODELAY; an error comes from the accept, too */
@@ -617,8 +769,11 @@ static void begin(void *state, struct proactor_operation *operation)
         return;
     case SEND_FILE: {
         struct proactor_send_file *file = (struct proactor_send_file *)operation;
+        bool small = file->send.size <= SMALL_FILE;
+        file->descriptor = -1;
         file->block = file->block_sent = 0;
-        file->send.data = malloc(FILE_BLOCK);
+        file->step = small ? READING : INSTALLING;
+        has_memory = !small || open_small(file);
         break;
     }
     default:
@@ -626,10 +781,10 @@ static void begin(void *state, struct proactor_operation *operation)
     }
     if (operation->kind != ACCEPT)
         slot_of(uring, operation)->pending++;
-    if (operation->kind == SEND_FILE && as_send(operation)->data == NULL)
-        fail(uring, operation, ENOMEM);
-    else
+    if (has_memory)
         start(uring, operation);
+    else
+        fail(uring, operation, ENOMEM);
 }
 /* [/begin] */
 
@@ -897,6 +1052,8 @@ static void *open_uring(struct proactor *proactor, const struct proactor_options
         result = open_slots(uring);
     if (result == 0)
         result = open_buffers(uring, options->buffers);
+    if (result == 0 && signal(SIGPIPE, SIG_IGN) == SIG_ERR) /* sendfile() would raise it */
+        result = -errno;
     if (result == 0) {
         uring->bounded = has_limits(uring);
         return uring;

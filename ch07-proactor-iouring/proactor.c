@@ -35,12 +35,14 @@ struct proactor {
     struct proactor_stop *at_signals;
 };
 
+#ifndef _WIN32 /* there, net_windows.c has these two */
 static int64_t clock_ms(void)
 {
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now); /* cannot fail: the clock is there, and so is now */
     return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
+#endif
 
 /* [begin] */
 static void begin(struct proactor *proactor, struct proactor_operation *operation, enum operation_kind kind)
@@ -66,6 +68,7 @@ void proactor_receive(struct proactor *proactor, struct proactor_receive *receiv
 void proactor_send(struct proactor *proactor, struct proactor_send *send)
 {
     send->sent = 0;
+    send->ending = false;
     send->due_ms = send->timeout_ms == 0 ? INT64_MAX : proactor->now_ms + send->timeout_ms;
     begin(proactor, &send->operation, SEND);
 }
@@ -73,8 +76,10 @@ void proactor_send(struct proactor *proactor, struct proactor_send *send)
 void proactor_send_file(struct proactor *proactor, struct proactor_send_file *file)
 {
     file->send.sent = 0;
+    file->send.ending = false;
     file->send.data = NULL;
-    file->send.due_ms = file->send.timeout_ms == 0 ? INT64_MAX : proactor->now_ms + file->send.timeout_ms;
+    file->send.due_ms =
+        file->send.timeout_ms == 0 ? INT64_MAX : proactor->now_ms + file->send.timeout_ms;
     begin(proactor, &file->send.operation, SEND_FILE);
 }
 
@@ -204,6 +209,7 @@ static void note_signal(int number)
     errno = saved;
 }
 
+#ifndef _WIN32
 static int catch_signals(void (*action)(int))
 {
     static const int numbers[] = {SIGTERM, SIGINT};
@@ -219,6 +225,7 @@ static int catch_signals(void (*action)(int))
     }
     return sigprocmask(SIG_UNBLOCK, &all, NULL); /* whoever started this program may have left them blocked */
 }
+#endif
 
 int proactor_stop_at_signals(struct proactor *proactor, struct proactor_stop *stop)
 {
@@ -298,7 +305,7 @@ void proactor_destroy(struct proactor *proactor)
 {
     if (proactor->at_signals != NULL) {
         atomic_store(&to_be_stopped, NULL);
-        (void)catch_signals(SIG_DFL); /* it was possible to catch them, so this is, too */
+        (void)catch_signals(SIG_IGN); /* one that comes now shall not end in the middle what is ending */
     }
     proactor->engine->close(proactor->state);
     timers_free(&proactor->timers);
