@@ -48,8 +48,6 @@ enum {
     PAUSE_MS = 100,            /* out of descriptors, ask again after this long */
     OWN_DESCRIPTORS = 8,       /* what a process has open besides its clients */
     MOST_CLIENTS = 1 << 20,    /* the kernel's own limit */
-    MOST_LAZY = 32,            /* so many completions at a time may come late, */
-    LATE_US = 1000,            /* by so much */
 };
 
 /* A completion carries the address of its operation, or one of these. */
@@ -107,7 +105,6 @@ struct uring {
     uint32_t unused_count, buffer_count;
     uint32_t in_ring;                              /* how many are there, as far as we have heard */
     uint32_t typical;                              /* the size of a piece, on average */
-    uint32_t lazy;                                 /* completions to come at once, for which nobody waits */
     int listener;                                  /* while an accept is pending, else -1 */
     int wake_up;                                   /* an eventfd */
     bool wakeable;                                 /* a read of it is on its way */
@@ -232,8 +229,6 @@ static bool put(struct uring *uring, struct proactor_operation *operation)
         break;
     case SEND:
         prepare_send(uring, sqe, send, send->data + send->sent, send->size - send->sent);
-        /* It ends at once, and who receives here hears of that early enough with what comes next. */
-        uring->lazy += operation->at_once && slot_of(uring, operation)->pending > 1;
         break;
     case SEND_FILE:
         prepare_file(uring, sqe, (struct proactor_send_file *)operation);
@@ -876,8 +871,6 @@ static int wait_for_completions(void *state, int timeout_ms)
 {
     struct uring *uring = state;
     struct io_uring_cqe *cqe;
-    unsigned count = 1;
-    int64_t most_us = (int64_t)timeout_ms * 1000;
     int result;
 
     if (!uring->wakeable)
@@ -885,22 +878,14 @@ static int wait_for_completions(void *state, int timeout_ms)
     fill_ring(uring);
     feed_starved(uring);
     if (uring->waiting.first != NULL || !uring->wakeable ||
-        (uring->starved.first != NULL && uring->in_ring > 0)) {
-        most_us = 0; /* it is the next ones' turn */
-    } else if (uring->lazy > 0 && uring->lazy <= MOST_LAZY && uring->starved.first == NULL && most_us != 0) {
-        /* A call of its own for them would be one for each message: they are there already, so we wait for
-         * one more. */
-        count += uring->lazy;
-        if (most_us < 0 || most_us > LATE_US)
-            most_us = LATE_US;
-    }
-    if (most_us < 0) {
-        result = io_uring_submit_and_wait(&uring->ring, count);
+        (uring->starved.first != NULL && uring->in_ring > 0))
+        timeout_ms = 0; /* it is the next ones' turn */
+    if (timeout_ms < 0) {
+        result = io_uring_submit_and_wait(&uring->ring, 1);
     } else {
-        struct __kernel_timespec timeout = {most_us / 1000000, most_us % 1000000 * 1000};
-        result = io_uring_submit_and_wait_timeout(&uring->ring, &cqe, count, &timeout, NULL);
+        struct __kernel_timespec timeout = {timeout_ms / 1000, (int64_t)timeout_ms % 1000 * 1000000};
+        result = io_uring_submit_and_wait_timeout(&uring->ring, &cqe, 1, &timeout, NULL);
     }
-    uring->lazy = 0;
     /* EBUSY, EAGAIN: the kernel wants completions to be taken first, or is short of memory. */
     if (result < 0 && result != -EINTR && result != -ETIME && result != -EBUSY && result != -EAGAIN) {
         errno = -result;
