@@ -30,22 +30,32 @@ static const struct model {
     const char *folder;
     const char *name;
     const char *notice;
+    const char *engine; /* of the proactor; the row bears its name, and may be missing on this machine */
 } models[] = {
-    {1, "ch01-blocking", "iterative", "one client at a time: all others wait until it has left"},
-    {1, "ch01-blocking", "threaded", "nobody waits for another; see how many threads that takes"},
+    {1, "ch01-blocking", "iterative", "one client at a time: all others wait until it has left", NULL},
+    {1, "ch01-blocking", "threaded", "nobody waits for another; see how many threads that takes", NULL},
     {2, "ch02-nonblocking", "nonblocking",
-     "one thread asks all in turn; see its calls, and the CPU in silence"},
-    {3, "ch03-select-poll", "select", "one thread sleeps until somebody is ready; only so many fit in a set"},
-    {3, "ch03-select-poll", "poll", "the same, for any number; all are looked through at each call"},
-    {4, "ch04-epoll", "level", "the kernel keeps the list, and names only those who are ready"},
-    {4, "ch04-epoll", "edge", "and says so once, so that the server keeps in mind who is ready"},
-    {5, "ch05-kqueue", "kqueue", "changes go along with the call that waits, for files and signals, too"},
+     "one thread asks all in turn; see its calls, and the CPU in silence", NULL},
+    {3, "ch03-select-poll", "select", "one thread sleeps until somebody is ready; only so many fit in a set",
+     NULL},
+    {3, "ch03-select-poll", "poll", "the same, for any number; all are looked through at each call", NULL},
+    {4, "ch04-epoll", "level", "the kernel keeps the list, and names only those who are ready", NULL},
+    {4, "ch04-epoll", "edge", "and says so once, so that the server keeps in mind who is ready", NULL},
+    {5, "ch05-kqueue", "kqueue", "changes go along with the call that waits, for files and signals, too",
+     NULL},
     {6, "ch06-reactor", "reactor",
-     "the loop is a library; what it costs over edge is a call through a pointer"},
+     "the loop is a library; what it costs over edge is a call through a pointer", NULL},
     {7, "ch07-proactor-iouring", "proactor",
-     "the kernel does it and tells: see how many messages a call is worth"},
+     "proactor on io_uring: the kernel receives and sends; with many at once, few calls", "io_uring"},
+    {7, "ch07-proactor-iouring", "proactor", "the same proactor where there is no io_uring: made of poll",
+     "emulated"},
 };
 enum { MODELS = sizeof models / sizeof *models };
+
+static const char *label(const struct model *model)
+{
+    return model->engine != NULL ? model->engine : model->name;
+}
 
 /* The load, the same for all; a server takes about 3 seconds. */
 enum {
@@ -314,7 +324,7 @@ static void print_row(const struct model *model, const struct row *row)
     const char(*cells)[CELL_SIZE] = row->cells;
 
     progress(NULL, NULL);
-    printf("%2d %-12s| %6s  %7s  %9s  %9s | %7s  %6s | %7s  %7s\n", model->chapter, model->name,
+    printf("%2d %-12s| %6s  %7s  %9s  %9s | %7s  %6s | %7s  %7s\n", model->chapter, label(model),
            cells[SERVED], cells[THREADS], cells[CALLS], cells[CPU], cells[RATE], cells[RATE_CLIENTS],
            cells[P50], cells[P99]);
     flush_output();
@@ -345,9 +355,9 @@ static void tell_end(char *text, const char *when, int status)
 
 /* Starts the server and waits for its line "listening on 127.0.0.1:PORT".
  * Returns its standard output, which is to stay open while it runs, or -1. */
-static int start_server(struct run *run, const char *path)
+static int start_server(struct run *run, const char *path, const char *engine)
 {
-    const char *const arguments[] = {path, "--port", "0", NULL};
+    const char *const arguments[] = {path, "--port", "0", engine != NULL ? "--engine" : NULL, engine, NULL};
     char line[128] = "";
     int status;
     int out = child_start(SERVER, arguments, STDOUT_FILENO);
@@ -393,8 +403,8 @@ static void measure(struct run *run, const char *name)
         tell_end(run->row.trouble, "stopped badly", status);
 }
 
-/* The row of one server. Returns whether it exists. */
-static bool tour(const struct model *model, struct row *row)
+/* The row of one server. Returns NULL, or why there is none. */
+static const char *tour(const struct model *model, struct row *row)
 {
     static struct run run;
     char path[128];
@@ -407,22 +417,24 @@ static bool tour(const struct model *model, struct row *row)
 
     snprintf(path, sizeof path, "../%s/%s", model->folder, model->name);
     if (access(path, F_OK) < 0)
-        return false;
-    progress(model->name, "starting");
-    int out = start_server(&run, path);
+        return "not built here";
+    progress(label(model), "starting");
+    int out = start_server(&run, path, model->engine);
+    if (out < 0 && model->engine != NULL)
+        return "cannot be used here, as the line above says";
     if (out >= 0) {
-        measure(&run, model->name);
+        measure(&run, label(model));
         close(out);
     }
     *row = run.row;
-    return true;
+    return NULL;
 }
 
 static void print_notes(void)
 {
     printf("\nWhat to notice, and the chapter that tells why:\n");
     for (size_t i = 0; i < MODELS; i++)
-        printf("   %-12s  %s (chapter %d)\n", models[i].name, models[i].notice, models[i].chapter);
+        printf("   %-12s  %s (chapter %d)\n", label(&models[i]), models[i].notice, models[i].chapter);
     printf(
         "\nAll was measured just now, msgs/s in the best of %d slices of %d ms. Other work on the machine,\n"
         "which the load average shows, makes figures vary: compare the rows with each other.\n",
@@ -439,8 +451,9 @@ int main(void)
     children_guard();
     print_head();
     for (size_t i = 0; i < MODELS; i++) {
-        if (!tour(&models[i], &rows[i])) {
-            printf("%2d %-12s| not built here\n", models[i].chapter, models[i].name);
+        const char *missing = tour(&models[i], &rows[i]);
+        if (missing != NULL) {
+            printf("%2d %-12s| %s\n", models[i].chapter, label(&models[i]), missing);
             flush_output();
             continue;
         }
@@ -451,7 +464,7 @@ int main(void)
     for (size_t i = 0; i < MODELS; i++) {
         if (rows[i].trouble[0] == '\0')
             continue;
-        fprintf(stderr, "tour: %s: %s\n", models[i].name, rows[i].trouble);
+        fprintf(stderr, "tour: %s: %s\n", label(&models[i]), rows[i].trouble);
         failed++;
     }
     if (built == 0)
