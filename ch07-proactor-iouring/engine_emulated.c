@@ -20,6 +20,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 enum {
@@ -500,6 +501,7 @@ static int64_t choose_events(struct emulated *emulated)
 
 static int wait_for_events(void *state, int timeout_ms)
 {
+    const struct timespec tenth = {.tv_nsec = 100000000};
     struct emulated *emulated = state;
     int64_t due_ms = choose_events(emulated);
     emulated->timed = due_ms != INT64_MAX;
@@ -509,7 +511,12 @@ static int wait_for_events(void *state, int timeout_ms)
         timeout_ms = 0;
     else if (emulated->timed && (timeout_ms < 0 || left < timeout_ms))
         timeout_ms = left < INT_MAX ? (int)left : INT_MAX;
-    return poll(emulated->entries, emulated->count, timeout_ms) < 0 && errno != EINTR ? -1 : 0;
+    if (poll(emulated->entries, emulated->count, timeout_ms) >= 0 || errno == EINTR)
+        return 0;
+    if (errno != ENOMEM && errno != EAGAIN)
+        return -1;
+    nanosleep(&tenth, NULL); /* the kernel lacks memory: to try again at once would be to spin */
+    return 0;
 }
 
 static void wake(void *state)

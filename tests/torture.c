@@ -46,6 +46,8 @@ static const struct target targets[] = {
     {"ch06-reactor/reactor", "--demux poll", true, false, false},
     {"ch06-reactor/reactor", "--demux select", true, false, false},
     {"ch06-reactor/reactor", "--demux kqueue", true, false, false},
+    {"ch07-proactor-iouring/proactor", "--engine emulated", true, false,
+     false}, /* io_uring makes no such calls */
 };
 
 struct fault {
@@ -440,6 +442,12 @@ START_TEST(torture_reactor_kqueue)
 }
 END_TEST
 
+START_TEST(torture_proactor_emulated)
+{
+    torture(&targets[12]);
+}
+END_TEST
+
 #define EXPECTED                                                                                           \
     "of four clients at most the one whose call failed is lost; nobody gets a wrong byte; no descriptor\n" \
     "and no thread is left over; the server waits, serves the next client, and stops with status 0"
@@ -468,6 +476,8 @@ int main(void)
          SECTION(6)},
         {"reactor --demux kqueue: survives every failing call", torture_reactor_kqueue, EXPECTED, CAUSE,
          SECTION(6)},
+        {"proactor --engine emulated: survives every failing call", torture_proactor_emulated, EXPECTED,
+         CAUSE, SECTION(7)},
     };
 
     setenv("TSAN_OPTIONS", "atexit_sleep_ms=0", 0); /* or each case takes a second more */
