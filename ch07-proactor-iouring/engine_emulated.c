@@ -15,6 +15,8 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -71,6 +73,7 @@ static struct proactor_operation **watcher(const struct emulated *emulated,
     struct place *place = &emulated->places[operation->socket];
     return operation->kind == ACCEPT || operation->kind == RECEIVE ? &place->reading : &place->writing;
 }
+
 /* Gives the operation its turn without waiting, to be done or to fail. */
 static void hurry(struct emulated *emulated, struct proactor_operation *operation, int error)
 {
@@ -148,7 +151,6 @@ static void close_place(struct emulated *emulated, int fd)
     close(fd);
     resume_accept(emulated); /* there is a free descriptor now */
 }
-
 /* [/places] */
 
 /* [begin] */
@@ -234,36 +236,67 @@ static void end_accept(struct emulated *emulated, struct proactor_accept *accept
     accept->completed(emulated->proactor, accept, 0);
 }
 
-/* Nobody waits any more, EAGAIN; or somebody does, and there is no descriptor for him, EMFILE: then, to
- * ask again at once would be to spin. */
-static void rest_from_accepting(struct emulated *emulated, struct proactor_accept *accept, int error)
+/* Out of descriptors, to ask again at once would be to spin. */
+static void pause_accept(struct emulated *emulated, struct proactor_accept *accept)
 {
     accept->pause.expired = on_pause_over;
     accept->engine = emulated;
-    if (error == EMFILE && proactor_set_timer(emulated->proactor, &accept->pause, PAUSE_MS) == 0)
+    if (proactor_set_timer(emulated->proactor, &accept->pause, PAUSE_MS) == 0)
         emulated->paused = accept;
-    else if (accept->operation.at_once)
-        end_accept(emulated, accept, ECANCELED);
     else
         watch(emulated, &accept->operation);
 }
 
-static void do_accept(struct emulated *emulated, struct proactor_accept *accept)
+/* Nobody could be taken in. Returns whether to try again at once. */
+static bool go_on_accepting(struct emulated *emulated, struct proactor_accept *accept, int error)
+{
+    if (error == EWOULDBLOCK)
+        error = EAGAIN;
+    switch (error) {
+    case EAGAIN: /* nobody waits any more */
+        if (accept->operation.at_once)
+            end_accept(emulated, accept, ECANCELED);
+        else
+            watch(emulated, &accept->operation);
+        return false;
+    case EMFILE: /* this process, or the whole system, can open no more */
+    case ENFILE:
+    case ENOBUFS:
+    case ENOMEM:
+        pause_accept(emulated, accept);
+        return false;
+    case EBADF: /* a mistake of ours: to try again would be to spin for ever */
+    case EINVAL:
+    case ENOTSOCK:
+        end_accept(emulated, accept, error);
+        return false;
+    default: /* EINTR, ECONNABORTED and others: over for that client only */
+        return true;
+    }
+}
+
+static void take_in(struct emulated *emulated, struct proactor_accept *accept, int fd)
+{
+    const int on = 1;
+    (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on); /* if it fails, the client has gone */
+    if (add_descriptor(emulated, fd) < 0) {
+        net_log(fd, "turned away", errno);
+        close(fd);
+    } else {
+        accept->completed(emulated->proactor, accept, (proactor_socket)fd);
+    }
+}
+
+static void do_accept(struct emulated *emulated, struct proactor_accept *operation)
 {
     for (int i = 0; i < ACCEPTS_PER_TURN; i++) {
-        int fd = net_accept((int)accept->operation.socket);
-        if (fd < 0) {
-            rest_from_accepting(emulated, accept, errno);
+        int fd = accept((int)operation->operation.socket, NULL, NULL);
+        if (fd >= 0)
+            take_in(emulated, operation, fd);
+        else if (!go_on_accepting(emulated, operation, errno))
             return;
-        }
-        if (add_descriptor(emulated, fd) < 0) {
-            net_log(fd, "turned away", errno);
-            close(fd);
-        } else {
-            accept->completed(emulated->proactor, accept, (proactor_socket)fd);
-        }
     }
-    hurry(emulated, &accept->operation, 0); /* there may be more of them, behind the others' turns */
+    hurry(emulated, &operation->operation, 0); /* there may be more of them, behind the others' turns */
 }
 /* [/accept] */
 
@@ -385,8 +418,10 @@ static void do_send(struct emulated *emulated, struct proactor_send *send)
 /* [dispatch] */
 static void end_failed(struct emulated *emulated, struct proactor_operation *operation)
 {
-    if (operation->kind == ACCEPT) {
-        end_accept(emulated, as_accept(operation), operation->error);
+    if (operation->kind == ACCEPT) { /* it has not even begun, and has no place */
+        close((int)operation->socket);
+        operation_ended(emulated->proactor, operation, operation->error);
+        as_accept(operation)->completed(emulated->proactor, as_accept(operation), 0);
     } else if (operation->kind == RECEIVE) {
         end_receive(emulated, as_receive(operation), operation->error);
     } else {
@@ -436,6 +471,7 @@ static void take_watched(struct emulated *emulated, struct proactor_operation **
 {
     struct proactor_operation *operation = *watched;
     *watched = NULL;
+    operation->state = URGENT; /* its handlers may cancel it */
     take_turn(emulated, operation);
 }
 

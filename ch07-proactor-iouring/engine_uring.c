@@ -44,6 +44,7 @@ enum {
     STRIDE = BUFFER_SIZE + 64, /* or the first bytes of all would compete for the same lines of the cache */
     WARM = 32 * 1024,          /* so many bytes at a time are received into memory that the cache still has */
     MOST_BUFFERS = 32768,      /* the kernel's own limit */
+    MOST_SENT = 1 << 30,       /* by one operation: its size has 32 bits */
     FILE_BLOCK = 64 * 1024,    /* so much of a file is read, and then sent */
     PAUSE_MS = 100,            /* out of descriptors, ask again after this long */
     OWN_DESCRIPTORS = 8,       /* what a process has open besides its clients */
@@ -83,9 +84,9 @@ enum {
 /* [state] */
 /* A place in the kernel's table of files, and the connection there. */
 struct slot {
-    struct proactor_operation *closing; /* waits until the others have ended */
-    uint32_t pending;                   /* the others */
-    uint32_t notifications;             /* that the memory of a send without a copy is free again */
+    struct proactor_operation *receiving, *sending; /* what is pending */
+    struct proactor_operation *closing;             /* waits until they have ended */
+    uint32_t notifications; /* that the memory of a send without a copy is free again */
 };
 
 struct uring {
@@ -109,7 +110,7 @@ struct uring {
     int wake_up;                                   /* an eventfd */
     bool wakeable;                                 /* a read of it is on its way */
     uint64_t wake_ups;                             /* what is read from it */
-    struct __kernel_timespec timeouts[SQ_ENTRIES]; /* of sends in the submission queue */
+    struct __kernel_timespec timeouts[SQ_ENTRIES]; /* of the sends in the submission queue's entries */
 };
 /* [/state] */
 
@@ -122,7 +123,7 @@ static struct slot *slot_of(const struct uring *uring, const struct proactor_ope
 /* The next entry is linked to this one, and cancels it when the time is over. */
 static void link_timeout(struct uring *uring, struct io_uring_sqe *sqe, int64_t milliseconds)
 {
-    struct __kernel_timespec *timeout = &uring->timeouts[io_uring_sq_ready(&uring->ring) - 1];
+    struct __kernel_timespec *timeout = &uring->timeouts[sqe - uring->ring.sq.sqes];
     if (milliseconds < 0)
         milliseconds = 0;
     *timeout = (struct __kernel_timespec){milliseconds / 1000, milliseconds % 1000 * 1000000};
@@ -168,12 +169,14 @@ static void prepare_send(struct uring *uring, struct io_uring_sqe *sqe, struct p
     int socket = (int)send->operation.socket;
     bool at_once = send->operation.at_once;
 
+    if (size > MOST_SENT)
+        size = MOST_SENT;
     if (send->ending) {
         io_uring_prep_shutdown(sqe, socket, SHUT_WR);
         sqe->flags |= IOSQE_FIXED_FILE;
         return;
     }
-    if (uring->zero_copy_from > 0 && size >= uring->zero_copy_from && !at_once &&
+    if (uring->zero_copy_from > 0 && size >= uring->zero_copy_from && !at_once && !send->copied &&
         send->operation.kind == SEND) /* a block of a file is needed again for the next one */
         io_uring_prep_send_zc(sqe, socket, data, size, 0, 0);
     else
@@ -265,7 +268,7 @@ static void fail(struct uring *uring, struct proactor_operation *operation, int 
 /* Goes on with an operation that the kernel has ended too early; not if that was asked for. */
 static void go_on(struct uring *uring, struct proactor_operation *operation)
 {
-    if (operation->state == CANCELLED || slot_of(uring, operation)->closing != NULL)
+    if (operation->state == CANCELLED)
         fail(uring, operation, ECANCELED);
     else
         start(uring, operation);
@@ -277,7 +280,8 @@ static void go_on(struct uring *uring, struct proactor_operation *operation)
 static void end(struct uring *uring, struct proactor_operation *operation, int error)
 {
     struct slot *slot = slot_of(uring, operation);
-    if (--slot->pending == 0 && slot->closing != NULL)
+    *(operation->kind == RECEIVE ? &slot->receiving : &slot->sending) = NULL;
+    if (slot->receiving == NULL && slot->sending == NULL && slot->closing != NULL)
         start(uring, slot->closing);
     operation_ended(uring->proactor, operation, error);
 }
@@ -365,6 +369,8 @@ static void on_received(struct uring *uring, struct proactor_receive *receive, i
     } else if (result == -ENOBUFS && operation->state == IN_KERNEL) {
         operation->state = STARVED;
         queue_add(&uring->starved, operation);
+    } else if (result == -EINTR || result == -ENOBUFS) {
+        go_on(uring, operation);
     } else {
         complete_receive(uring, receive, -result);
     }
@@ -372,20 +378,38 @@ static void on_received(struct uring *uring, struct proactor_receive *receive, i
 /* [/received] */
 
 /* [sent] */
-/* Whether there is something left to do for a send after this result. */
-static bool unfinished(const struct proactor_send *send, int result)
+/* Brings notifications, which else come when the peer has taken the bytes, which may be never; and sends an
+ * RST, if there is something that it has not taken. */
+static void disconnect(struct uring *uring, proactor_socket socket)
 {
+    static const struct sockaddr nobody = {.sa_family = AF_UNSPEC};
+    struct io_uring_sqe *sqe = io_uring_get_sqe(&uring->ring);
+    if (sqe == NULL) {
+        (void)io_uring_submit(&uring->ring);
+        sqe = io_uring_get_sqe(&uring->ring);
+    }
+    if (sqe == NULL)
+        return; /* the kernel is short of memory: then this close takes its time */
+    io_uring_prep_connect(sqe, (int)socket, &nobody, sizeof nobody);
+    sqe->flags |= IOSQE_FIXED_FILE;
+    sqe->user_data = NOBODY;
+}
+
+/* Whether there is something left to do for a send after this result. */
+static bool unfinished(struct proactor_send *send, int result)
+{
+    if ((result == -ENOMEM || result == -ENOBUFS) && !send->copied)
+        return send->copied = true; /* what is not copied is locked in memory, and there is a limit of that */
     if (result == -EINTR || (result == -EAGAIN && !send->operation.at_once))
         return true;
     return result >= 0 && send->sent < send->size && !send->operation.at_once;
 }
 
-static int error_of_send(const struct uring *uring, const struct proactor_send *send, int result)
+static int error_of_send(const struct proactor_send *send, int result)
 {
     if (result >= 0 || (result == -EAGAIN && send->operation.at_once))
         return 0;
-    if (result == -ECANCELED && send->operation.state != CANCELLED && send->timeout_ms > 0 &&
-        slot_of(uring, &send->operation)->closing == NULL)
+    if (result == -ECANCELED && send->operation.state != CANCELLED && send->timeout_ms > 0)
         return ETIMEDOUT;
     return -result;
 }
@@ -407,6 +431,8 @@ static void on_sent(struct uring *uring, struct proactor_send *send, int result,
     if ((flags & IORING_CQE_F_MORE) != 0) {
         send->notifications++;
         slot->notifications++;
+        if (slot->closing != NULL)
+            disconnect(uring, operation->socket);
     }
     if (result > 0)
         send->sent += (size_t)result;
@@ -414,7 +440,7 @@ static void on_sent(struct uring *uring, struct proactor_send *send, int result,
         go_on(uring, operation);
         return;
     }
-    operation->error = error_of_send(uring, send, result);
+    operation->error = error_of_send(send, result);
     if (send->last && !send->ending && operation->error == 0 && send->sent == send->size) {
         send->ending = true;
         go_on(uring, operation);
@@ -484,9 +510,8 @@ static int transmit(struct proactor_send_file *file)
 static void next_step(struct uring *uring, struct proactor_send_file *file)
 {
     struct proactor_send *send = &file->send;
-    bool wanted = send->operation.state == IN_KERNEL && slot_of(uring, &send->operation)->closing == NULL;
 
-    if (file->descriptor >= 0 && wanted && is_cached(file)) {
+    if (file->descriptor >= 0 && send->operation.state == IN_KERNEL && is_cached(file)) {
         int error = transmit(file);
         file->step = POLLING;
         if (error != EAGAIN && error != EINTR) {
@@ -518,7 +543,7 @@ static void on_file(struct uring *uring, struct proactor_send_file *file, int re
     } else if (file->step == POLLING && result > 0) {
         next_step(uring, file);
     } else if (file->step == POLLING) {
-        complete_send(uring, send, error_of_send(uring, send, result));
+        complete_send(uring, send, error_of_send(send, result));
     } else if (file->step == SENDING) {
         if (result > 0)
             file->block_sent += (size_t)result;
@@ -541,15 +566,15 @@ static void on_file(struct uring *uring, struct proactor_send_file *file, int re
  * completion. What it cancels completes with ECANCELED, or otherwise if that was sooner. */
 static void cancel_in_kernel(struct uring *uring, struct io_uring_sync_cancel_reg *what)
 {
-    if (io_uring_sq_ready(&uring->ring) > 0)
-        io_uring_submit(&uring->ring);                       /* what is not submitted cannot be found */
+    while (io_uring_sq_ready(&uring->ring) > 0 && io_uring_submit(&uring->ring) > 0)
+        continue;                                            /* what is not submitted cannot be found */
     (void)io_uring_register_sync_cancel(&uring->ring, what); /* ENOENT: it has ended */
 }
 
 static void resume_accept(struct uring *uring)
 {
     struct proactor_accept *accept = uring->paused;
-    if (accept == NULL)
+    if (accept == NULL || uring->places == 0) /* without a place, a client would be lost */
         return;
     uring->paused = NULL;
     proactor_cancel_timer(uring->proactor, &accept->pause);
@@ -579,7 +604,8 @@ static void set_no_delay(struct uring *uring, int client)
     if (sqe == NULL)
         return;
     io_uring_prep_rw(IORING_OP_URING_CMD, sqe, client, NULL, 0, SOCKET_URING_OP_SETSOCKOPT);
-    sqe->addr = IPPROTO_TCP | (uint64_t)TCP_NODELAY << 32; /* these have no names in this header */
+    memcpy(&sqe->addr, (const uint32_t[]){IPPROTO_TCP, TCP_NODELAY},
+           8); /* they have no names in this header */
     sqe->file_index = sizeof ON;
     sqe->addr3 = (uintptr_t)&ON;
     sqe->flags = IOSQE_FIXED_FILE | IOSQE_CQE_SKIP_SUCCESS;
@@ -635,8 +661,10 @@ static void on_accepted(struct uring *uring, struct proactor_accept *accept, int
         accept->completed(uring->proactor, accept, (proactor_socket)result);
     }
     if ((flags & IORING_CQE_F_MORE) != 0) {
-        if (uring->places == SOMAXCONN) /* go on one by one */
+        if (uring->places == SOMAXCONN) { /* go on one by one */
+            accept->operation.state = CANCELLED;
             cancel_in_kernel(uring, &(struct io_uring_sync_cancel_reg){.addr = (uintptr_t)accept});
+        }
         return;
     }
     if (result == -ECANCELED && operation->at_once && operation->state != CANCELLED)
@@ -647,27 +675,16 @@ static void on_accepted(struct uring *uring, struct proactor_accept *accept, int
 /* [/accepted] */
 
 /* [cancel] */
-/* Those who wait in a queue of ours are not in the kernel. Takes out the starved ones. */
-static void fail_queued(struct uring *uring, proactor_socket socket, const struct proactor_operation *only)
+/* It waits in the queue for a buffer: takes it out. */
+static void cancel_starved(struct uring *uring, struct proactor_operation *operation)
 {
     struct proactor_operation **link = &uring->starved.first;
-    for (struct proactor_operation *operation; (operation = *link) != NULL;) {
-        if (operation->socket != socket || (only != NULL && operation != only)) {
-            link = &operation->next;
-            continue;
-        }
-        *link = operation->next;
-        fail(uring, operation, ECANCELED);
-    }
-    uring->starved.end = link;
-    for (struct proactor_operation *waiting = uring->waiting.first; waiting != NULL;
-         waiting = waiting->next) {
-        if (waiting->socket == socket && waiting->kind != CLOSE && waiting->kind != ACCEPT &&
-            waiting->state == WAITING && (only == NULL || waiting == only)) {
-            waiting->state = FAILED;
-            waiting->error = ECANCELED;
-        }
-    }
+    while (*link != operation)
+        link = &(*link)->next;
+    *link = operation->next;
+    if (operation->next == NULL)
+        uring->starved.end = link;
+    fail(uring, operation, ECANCELED);
 }
 
 /* A cancelled accept begins once more, with a timeout of 0: it takes in who is there, and ends. */
@@ -690,8 +707,11 @@ static void cancel(void *state, struct proactor_operation *operation)
     } else if (operation->state == IN_KERNEL) {
         operation->state = CANCELLED;
         cancel_in_kernel(uring, &(struct io_uring_sync_cancel_reg){.addr = (uintptr_t)operation});
-    } else {
-        fail_queued(uring, operation->socket, operation);
+    } else if (operation->state == STARVED) {
+        cancel_starved(uring, operation);
+    } else if (operation->state == WAITING) { /* in the other queue, where it may stay */
+        operation->state = FAILED;
+        operation->error = ECANCELED;
     }
 }
 
@@ -704,32 +724,21 @@ static void discard(void *state, proactor_socket socket)
     free_place(uring, socket);
 }
 
-/* A notification comes when the peer has taken the bytes, which may be never. To disconnect brings it. */
-static void disconnect(struct uring *uring, proactor_socket socket)
-{
-    static const struct sockaddr nobody = {.sa_family = AF_UNSPEC};
-    struct io_uring_sqe *sqe = io_uring_get_sqe(&uring->ring); /* there is room: all was submitted */
-    io_uring_prep_connect(sqe, (int)socket, &nobody, sizeof nobody);
-    sqe->flags |= IOSQE_FIXED_FILE;
-    sqe->user_data = NOBODY;
-}
-
+/* Cancels one by one, though one call could cancel all on a descriptor: for that, the kernel looks through
+ * everything that is pending, of all connections. */
 static void begin_close(struct uring *uring, struct proactor_operation *operation)
 {
     struct slot *slot = slot_of(uring, operation);
 
-    if (slot->pending == 0) {
-        start(uring, operation);
-        return;
-    }
     slot->closing = operation;
-    fail_queued(uring, operation->socket, NULL);
-    cancel_in_kernel(uring, &(struct io_uring_sync_cancel_reg){.fd = (int)operation->socket,
-                                                               .flags = IORING_ASYNC_CANCEL_FD |
-                                                                        IORING_ASYNC_CANCEL_FD_FIXED |
-                                                                        IORING_ASYNC_CANCEL_ALL});
+    if (slot->receiving != NULL)
+        cancel(uring, slot->receiving);
+    if (slot->sending != NULL)
+        cancel(uring, slot->sending);
     if (slot->notifications > 0 || operation->at_once)
         disconnect(uring, operation->socket);
+    if (slot->receiving == NULL && slot->sending == NULL)
+        start(uring, operation);
 }
 /* [/cancel] */
 
@@ -774,8 +783,10 @@ static void begin(void *state, struct proactor_operation *operation)
     default:
         break;
     }
-    if (operation->kind != ACCEPT)
-        slot_of(uring, operation)->pending++;
+    if (operation->kind == RECEIVE)
+        slot_of(uring, operation)->receiving = operation;
+    else if (operation->kind != ACCEPT)
+        slot_of(uring, operation)->sending = operation;
     if (has_memory)
         start(uring, operation);
     else

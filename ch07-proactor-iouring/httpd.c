@@ -423,7 +423,7 @@ static int64_t number(const struct net_option *option, int64_t most)
 int main(int argc, char **argv)
 {
     struct net_option own[] = {
-        {"engine", "NAME  io_uring or emulated (the best that works here)", NULL},
+        {"engine", "NAME  io_uring, iocp or emulated (the best that works here)", NULL},
         {"root", "DIR  the folder whose files are given out (.)", "."},
         {"idle-timeout", "SECONDS  so long may a client be silent, or slow (60)", "60"},
     };

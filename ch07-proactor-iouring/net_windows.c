@@ -124,7 +124,7 @@ void net_wrong_use(const struct net_option *option, const char *why)
 static void print_help(const char *about, const struct net_option *own, size_t count)
 {
     printf("Usage: %s [OPTION]...\n"
-           "TCP echo server: %s.\n\n"
+           "%s.\n\n"
            "  --address ADDR  listen on this IPv4 or IPv6 address (127.0.0.1)\n"
            "  --port PORT     listen on this port; 0 lets the kernel choose (7007)\n"
            "  --verbose       write a line to stderr for each event\n"

@@ -27,6 +27,7 @@ struct proactor {
     void *state; /* the engine's */
     struct timers timers;
     int64_t now_ms;
+    int64_t soonest_ms;            /* whoever sets a timer now sets it for then, at the soonest */
     size_t pending;                /* operations */
     struct proactor_stop *stop;    /* NULL: none has begun */
     struct proactor_timer overdue; /* then: its time is over */
@@ -65,22 +66,24 @@ void proactor_receive(struct proactor *proactor, struct proactor_receive *receiv
     begin(proactor, &receive->operation, RECEIVE);
 }
 
-void proactor_send(struct proactor *proactor, struct proactor_send *send)
+static void begin_sending(struct proactor *proactor, struct proactor_send *send, enum operation_kind kind)
 {
     send->sent = 0;
-    send->ending = false;
+    send->ending = send->copied = false;
     send->due_ms = send->timeout_ms == 0 ? INT64_MAX : proactor->now_ms + send->timeout_ms;
-    begin(proactor, &send->operation, SEND);
+    begin(proactor, &send->operation, kind);
+}
+
+void proactor_send(struct proactor *proactor, struct proactor_send *send)
+{
+    begin_sending(proactor, send, SEND);
 }
 
 void proactor_send_file(struct proactor *proactor, struct proactor_send_file *file)
 {
-    file->send.sent = 0;
-    file->send.ending = false;
     file->send.data = NULL;
-    file->send.due_ms =
-        file->send.timeout_ms == 0 ? INT64_MAX : proactor->now_ms + file->send.timeout_ms;
-    begin(proactor, &file->send.operation, SEND_FILE);
+    file->send.operation.at_once = false;
+    begin_sending(proactor, &file->send, SEND_FILE);
 }
 
 void proactor_close(struct proactor *proactor, struct proactor_close *close)
@@ -128,7 +131,9 @@ void operation_completed(struct proactor *proactor, struct proactor_operation *o
 /* [timers] */
 int proactor_set_timer(struct proactor *proactor, struct proactor_timer *timer, int64_t milliseconds)
 {
-    return timers_set(&proactor->timers, timer, proactor->now_ms + milliseconds);
+    int64_t due_ms = proactor->now_ms + milliseconds;
+    return timers_set(&proactor->timers, timer,
+                      due_ms < proactor->soonest_ms ? proactor->soonest_ms : due_ms);
 }
 
 void proactor_cancel_timer(struct proactor *proactor, struct proactor_timer *timer)
@@ -151,15 +156,14 @@ static int timeout_ms(const struct proactor *proactor)
     return left <= 0 ? 0 : left > INT_MAX ? INT_MAX : (int)left;
 }
 
-/* One that is set for at once in here waits for the next turn, or there would be no end. */
+/* One that is set for at once in here waits for a later turn, or there would be no end. */
 static void expire_timers(struct proactor *proactor)
 {
     struct proactor_timer *timer;
-    for (size_t most = proactor->timers.count; most > 0; most--) {
-        if ((timer = timers_expired(&proactor->timers, proactor->now_ms)) == NULL)
-            break;
+    proactor->soonest_ms = proactor->now_ms + 1;
+    while ((timer = timers_expired(&proactor->timers, proactor->now_ms)) != NULL)
         timer->expired(proactor, timer);
-    }
+    proactor->soonest_ms = 0;
 }
 /* [/timers] */
 
@@ -294,11 +298,6 @@ struct proactor *proactor_create(const struct proactor_options *options)
     }
     free(proactor);
     return NULL;
-}
-
-const char *proactor_engine(const struct proactor *proactor)
-{
-    return proactor->engine->name;
 }
 
 void proactor_destroy(struct proactor *proactor)

@@ -116,7 +116,7 @@ struct proactor_send {
     size_t size;
     size_t sent;            /* how many bytes the socket has taken */
     bool last;              /* set it: nothing follows, and behind the last byte the peer is told so (FIN) */
-    bool ending;            /* the engine's */
+    bool ending, copied;    /* the engine's */
     uint32_t timeout_ms;    /* set it: ETIMEDOUT after this long; 0: no limit */
     uint32_t notifications; /* the engine's, and so is the next */
     int64_t due_ms;
@@ -207,9 +207,6 @@ struct proactor_options {
  * and why; if none was asked for, the next best is tried. Errors: ENOENT: this system has no
  * such engine; ENOMEM; or the engine's: ENOSYS, EPERM, ENOMEM, EINVAL. */
 struct proactor *proactor_create(const struct proactor_options *options);
-
-/* The name of its engine. */
-const char *proactor_engine(const struct proactor *proactor);
 
 /* Ends a proactor that does not run: nobody is called any more, sockets are closed. When
  * it returns, no memory of yours is in use. */

@@ -83,6 +83,10 @@ struct run {
 };
 struct run run_program(const char *const arguments[]);
 
+/* Has a system call fail with this error, here and in all servers that are started from now on, as a
+ * container's filter does; skips the test where that cannot be had. */
+void forbid_call(long system_call, int error);
+
 /* ---- what can be seen of it from outside ---- */
 
 int server_threads(const struct server *server);

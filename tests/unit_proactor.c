@@ -18,6 +18,7 @@
 #include <netinet/in.h>
 #include <poll.h>
 #include <stddef.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -170,9 +171,13 @@ static void on_closed(struct proactor *proactor, struct proactor_close *close)
     end->close_at = ++clock_of_completions;
 }
 
+static bool one_is_enough; /* the first client ends the accept */
+
 static void on_client(struct proactor *proactor, struct proactor_accept *accept, proactor_socket client)
 {
     ck_assert_ptr_eq(proactor, p);
+    if (one_is_enough)
+        proactor_cancel(p, &accept->operation);
     if (!accept->operation.pending) {
         accept_ends++;
         return;
@@ -229,7 +234,7 @@ static void open_proactor(void)
     if (p == NULL && is_uring && !must_work)
         tap_skip("no io_uring here: %s", strerror(errno));
     ck_assert_ptr_nonnull(p);
-    ck_assert_str_eq(proactor_engine(p), engine);
+    ck_assert_str_eq(p->engine->name, engine);
     tick = (struct proactor_timer){.expired = on_tick}; /* it is not set here, wherever it was */
     const int on = 1;
     setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
@@ -395,6 +400,42 @@ BOTH(accept_cancelled)
     for (size_t i = 0; i < client_count; i++)
         UNTIL(ends[i].closes == 1);
     ck_assert_int_eq(accept_ends, 1);
+    ck_assert_uint_eq(p->pending, 0);
+}
+
+BOTH(accept_cancelled_by_its_handler)
+{
+    one_is_enough = true;
+    open_proactor();
+    for (int i = 0; i < 5; i++)
+        connect_peer(0);
+    UNTIL(accept_ends == 1);
+    ck_assert_int_eq(acceptor.operation.error, ECANCELED);
+    ck_assert_uint_eq(client_count, 5);
+    turns_for(50);
+    ck_assert_int_eq(accept_ends, 1);
+    for (size_t i = 0; i < client_count; i++)
+        proactor_close(p, &ends[i].close);
+    for (size_t i = 0; i < client_count; i++)
+        UNTIL(ends[i].closes == 1);
+    ck_assert_uint_eq(p->pending, 0);
+}
+
+/* What is no listening socket is the handler's affair, and not the end of the program. */
+BOTH(accept_on_no_socket)
+{
+    open_proactor();
+    proactor_cancel(p, &acceptor.operation);
+    UNTIL(accept_ends == 1);
+    acceptor.operation.at_once = false;
+    acceptor.operation.socket = 600; /* nobody has opened this */
+    proactor_accept(p, &acceptor);
+    UNTIL(accept_ends == 2);
+    ck_assert_int_eq(acceptor.operation.error, EBADF);
+    acceptor.operation.socket = (proactor_socket)socket(AF_INET, SOCK_STREAM, 0);
+    proactor_accept(p, &acceptor);
+    UNTIL(accept_ends == 3);
+    ck_assert_int_eq(acceptor.operation.error, EINVAL);
     ck_assert_uint_eq(p->pending, 0);
 }
 
@@ -573,6 +614,33 @@ BOTH(buffers_exhausted_by_small_pieces)
     close_all();
 }
 
+/* The receive and what ends it are begun in one turn, when there are bytes, and no buffer for them. */
+BOTH(buffers_missed_in_the_same_turn)
+{
+    wanted.buffers = 1;
+    struct end *first = connection();
+    first->keeps = true;
+    proactor_receive(p, &first->receive);
+    peer_sends(first, 0, 1);
+    UNTIL(first->pieces == 1);
+    struct end *second = connection();
+    struct end *third = connection();
+    peer_sends(second, 0, 1);
+    peer_sends(third, 0, 1);
+    proactor_receive(p, &second->receive);
+    proactor_receive(p, &third->receive);
+    proactor_cancel(p, &second->receive.operation);
+    proactor_close(p, &third->close);
+    UNTIL(second->receive_ends == 1 && third->closes == 1);
+    ck_assert_int_eq(second->receive.operation.error, ECANCELED);
+    ck_assert_int_eq(third->receive.operation.error, ECANCELED);
+    ck_assert_uint_eq(second->received + third->received, 0);
+    proactor_give_back(p, first->kept[0]);
+    proactor_receive(p, &second->receive);
+    UNTIL(second->received == 1);
+    close_all();
+}
+
 BOTH(buffers_waited_for_and_cancelled)
 {
     wanted.buffers = 1;
@@ -587,6 +655,11 @@ BOTH(buffers_waited_for_and_cancelled)
         peer_sends(end, 0, 1);
     }
     turns_for(20); /* the three wait for the buffer */
+    proactor_cancel(p, &ends[1].receive.operation);
+    UNTIL(ends[1].receive_ends == 1);
+    ck_assert_int_eq(ends[1].receive.operation.error, ECANCELED);
+    ends[1].receive_ends = 0;
+    proactor_receive(p, &ends[1].receive); /* it is not in any queue yet, or is just being begun */
     proactor_cancel(p, &ends[1].receive.operation);
     UNTIL(ends[1].receive_ends == 1);
     ck_assert_int_eq(ends[1].receive.operation.error, ECANCELED);
@@ -668,6 +741,27 @@ BOTH(sends_at_once_while_receiving)
     close_all();
 }
 
+/* More than fits into the 32 bits of the kernel's. */
+BOTH(sends_more_than_fits_a_number)
+{
+    enum { SOME = 100000 };
+    size_t size = (size_t)4 << 30;
+    if (size == 0)
+        tap_skip("no memory is so large here");
+    struct end *end = connection();
+    char *data = mmap(NULL, size, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (data == MAP_FAILED)
+        tap_skip("4 GiB of memory: %s", strerror(errno));
+    begin_send(end, data, size, false);
+    ck_assert_msg(peer_gets(end, data, SOME), "the first bytes did not come, or others");
+    ck_assert_uint_eq(end->sends, 0);
+    proactor_close(p, &end->close);
+    UNTIL(end->closes == 1);
+    ck_assert_uint_eq(end->sends, 1);
+    munmap(data, size);
+    close_all();
+}
+
 BOTH(send_to_nobody)
 {
     struct end *end = connection();
@@ -739,6 +833,25 @@ BOTH(zero_copy_owns_its_data)
     ck_assert_uint_eq(end->sends, 1);
     free(data);
     free(copy);
+}
+
+/* What is not copied is locked in memory, and that is limited, but for the superuser. */
+BOTH(zero_copy_beyond_the_limit)
+{
+    enum { SIZE = 4 * MiB };
+    const struct rlimit little = {MiB, MiB}; /* the rings need some of it, too */
+    ck_assert_int_eq(setrlimit(RLIMIT_MEMLOCK, &little), 0);
+    if (geteuid() == 0 && setresuid(65534, 65534, 65534) < 0)
+        tap_skip("cannot become another user: %s", strerror(errno));
+    wanted.zero_copy_from = 1;
+    struct end *end = connection();
+    char *data = some_data(SIZE);
+    begin_send(end, data, SIZE, false);
+    ck_assert_msg(peer_gets(end, data, SIZE), "the bytes did not come, or others");
+    UNTIL(end->sends == 1);
+    ck_assert_int_eq(end->send.operation.error, 0);
+    close_all();
+    free(data);
 }
 
 BOTH(zero_copy_closed)
@@ -839,10 +952,12 @@ BOTH(sends_a_head)
             setrlimit(RLIMIT_NOFILE, &(struct rlimit){3, limit.rlim_max});
         files_sent = 0;
         file_send = (struct proactor_send_file){.file = file, .head = data, .head_size = HEAD};
-        file_send.send = (struct proactor_send){.operation.socket = end->close.operation.socket,
-                                                .completed = on_file_sent,
-                                                .size = HEAD + size,
-                                                .last = true};
+        file_send.send =
+            (struct proactor_send){.operation = {.socket = end->close.operation.socket,
+                                                 .at_once = true}, /* which makes no difference */
+                                   .completed = on_file_sent,
+                                   .size = HEAD + size,
+                                   .last = true};
         proactor_send_file(p, &file_send);
         ck_assert_msg(peer_gets(end, data, HEAD + size), "the head or the file did not come, or others");
         UNTIL(files_sent == 1);
@@ -887,6 +1002,17 @@ BOTH(ends_at_last)
     while ((n = recv(end->peer, data, SIZE, 0)) > 0)
         continue;
     ck_assert_msg(n < 0 && errno == ECONNRESET, "the close was not at once: %s",
+                  n == 0 ? "FIN" : strerror(errno));
+
+    end = connection(); /* and the same if nothing is pending, but something has not been taken */
+    begin_send(end, data, SIZE, true);
+    UNTIL(end->sends == 1);
+    end->close.operation.at_once = true;
+    proactor_close(p, &end->close);
+    UNTIL(end->closes == 1);
+    while ((n = recv(end->peer, data, SIZE, 0)) > 0)
+        continue;
+    ck_assert_msg(n < 0 && errno == ECONNRESET, "the second close was not at once: %s",
                   n == 0 ? "FIN" : strerror(errno));
     close_all();
     free(data);
@@ -1128,7 +1254,7 @@ static void blocked(int error, const char *says)
 
     p = proactor_create(&(struct proactor_options){0});
     ck_assert_ptr_nonnull(p);
-    ck_assert_str_eq(proactor_engine(p), "emulated");
+    ck_assert_str_eq(p->engine->name, "emulated");
     memset(text, 0, sizeof text);
     size = read(ends_of_pipe[0], text, sizeof text - 1);
     ck_assert_msg(size > 0 && strstr(text, says) != NULL && strstr(text, "emulated") != NULL,
@@ -1164,6 +1290,31 @@ static void on_expired(struct proactor *proactor, struct proactor_timer *timer)
 {
     (void)proactor;
     expired_order[expired_count++] = (int)(timer - timers);
+}
+
+static unsigned hurried;
+
+static void on_hurry(struct proactor *proactor, struct proactor_timer *timer)
+{
+    hurried++;
+    ck_assert_int_eq(proactor_set_timer(proactor, timer, 0), 0);
+}
+
+BOTH(timers_without_a_pause)
+{
+    open_proactor();
+    for (int i = 1; i < 8; i++) {
+        timers[i].expired = on_expired;
+        ck_assert_int_eq(proactor_set_timer(p, &timers[i], 100000), 0);
+    }
+    timers[0].expired = on_hurry;
+    ck_assert_int_eq(proactor_set_timer(p, &timers[0], 0), 0);
+    for (unsigned i = 0; i < 20; i++) {
+        unsigned before = hurried;
+        one_turn(50);
+        ck_assert_uint_le(hurried, before + 1);
+    }
+    ck_assert_uint_ge(hurried, 10);
 }
 
 BOTH(timers_in_order)
@@ -1279,6 +1430,11 @@ int main(void)
         ROWS(accept_cancelled, "accept: after a cancel, those who came before are taken in",
              "all who wait in the queue, one last completion, and a closed port",
              "the queue was closed with clients in it", PIECES),
+        ROWS(accept_cancelled_by_its_handler, "accept: its own handler cancels it",
+             "those who are in the queue, and one last completion",
+             "the cancel takes it for one that waits, and it is queued twice", PIECES),
+        ROWS(accept_on_no_socket, "accept: what is no listening socket", "EBADF or EINVAL, for the handler",
+             "the engine ends the program, or frees a place that was never made", PIECES),
         ROWS(accept_out_of_descriptors, "accept: out of descriptors, it waits, and goes on when one is free",
              "no spin, and the next client when one has left",
              "the accept is begun again at once, fails, and so on; or never again", WILD),
@@ -1299,6 +1455,9 @@ int main(void)
              "who found no buffer is not begun again, or only one of them", WILD),
         ROWS(buffers_exhausted_by_small_pieces, "buffers: one comes free, and serves all who wait",
              "one after the other", "only the connection that gave it back goes on", WILD),
+        ROWS(buffers_missed_in_the_same_turn, "buffers: none, and a cancel or a close in the same turn",
+             "ECANCELED, and the close completes",
+             "who finds no buffer is taken for one that may wait for it", PIECES),
         ROWS(buffers_waited_for_and_cancelled, "buffers: who waits for one can be cancelled and closed",
              "the cancel and the close complete", "only what is in the kernel is cancelled", PIECES),
 #ifdef BORDERS
@@ -1312,12 +1471,16 @@ int main(void)
              "it waits for the peer", PIECES),
         ROWS(sends_at_once_while_receiving, "send: at once, while a receive is pending",
              "a completion, whether or not the peer goes on", "it waits for the next piece", PIECES),
+        ROWS(sends_more_than_fits_a_number, "send: 4 GiB", "the first bytes come, and no completion",
+             "the size is cut to 32 bits, which leave 0", PIECES),
         ROWS(send_to_nobody, "send: to a peer that has reset", "EPIPE or ECONNRESET, and no signal",
              "SIGPIPE ends the program", WILD),
         ROWS(send_timeout, "send: its timeout ends it, and no other", "ETIMEDOUT, in time",
              "the timeout is not linked to its send", PIECES),
         ROWS(zero_copy_owns_its_data, "zero copy: the memory is the kernel's until the notification",
              "what the peer gets is what was sent", "the first completion was taken for the last", PIECES),
+        ROWS(zero_copy_beyond_the_limit, "zero copy: more than may be locked in memory",
+             "all of it comes, copied", "ENOMEM is taken for the end of the connection", PIECES),
         ROWS(zero_copy_closed, "zero copy: a close does not wait for a peer that does not read",
              "the notification is forced", "the close waits for a notification that never comes", PIECES),
         ROWS(sends_a_file, "file: its bytes, an end too early, and a close",
@@ -1359,6 +1522,8 @@ int main(void)
          PIECES},
         {"blocked: ENOMEM, too", short_of_locked_memory, "one line that names the limit", "the program ends",
          PIECES},
+        ROWS(timers_without_a_pause, "timers: one that is set for at once by its handler",
+             "it expires in the next turn", "the loop never comes to anything else", PIECES),
         ROWS(timers_in_order, "timers: in order, put off, cancelled", "each at its time",
              "a timer is relative to the wait before", PIECES),
         ROWS(stops_when_nothing_is_pending, "stop: at a signal, when nothing is pending any more",

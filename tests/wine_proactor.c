@@ -735,6 +735,12 @@ static void send_a_file(void)
     CHECK(eventually(peer->files == 2) && peer->error == ENODATA && got == SIZE,
           "the file is a byte too short: %d completions, error %d, %u bytes", peer->files, peer->error,
           (unsigned)got);
+
+    peer->file.offset = OFFSET + SIZE;
+    peer->file.send.size = 0;
+    in_loop(do_send_file, peer);
+    CHECK(eventually(peer->files == 3) && peer->error == 0 && peer->file.send.sent == 0,
+          "nothing, at the end of the file: %d completions, error %d", peer->files, peer->error);
     _close(file);
     closesocket(client);
 }
@@ -948,7 +954,7 @@ static const struct {
      "the send is posted"},
     {send_too_late, 0, "iocp: send: a time limit", "ETIMEDOUT when it is over.", "nothing cancels the send"},
     {send_to_nobody, 0, "iocp: send: to a client that has gone", "ECONNRESET or EPIPE.", "the error is not looked at"},
-    {send_a_file, 0, "iocp: send: a file, block by block", "The bytes from the offset on; ENODATA if the file ends too early.",
+    {send_a_file, 0, "iocp: send: a file, block by block", "The bytes from the offset on; ENODATA if the file ends too early; and no bytes at all, which is no error.",
      "the block is read anew for each send"},
     {send_a_file_by_windows, 0, "iocp: send: a file, by TransmitFile()", "The same on a server edition of Windows.",
      "the offset is not in the OVERLAPPED"},
