@@ -257,7 +257,8 @@ int main(int argc, char **argv)
     };
     struct net_options options;
     net_options(&options, argc, argv,
-                "a proactor: operations are begun, and handlers told when they are done", own, 4);
+                "TCP echo server on a proactor: operations are begun, and handlers told when they are done",
+                own, 4);
 
     struct server server = {.stop = {GRACE_MS, on_stop, on_overdue}};
     server.idle_ms = 1000 * number(&own[1], 1000000);

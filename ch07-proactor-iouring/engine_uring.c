@@ -95,6 +95,7 @@ struct uring {
     struct queue waiting; /* to begin, when the submission queue has room; or FAILED */
     struct queue starved; /* to receive, when there is a buffer */
     struct slot *slots;
+    uint32_t slot_count;
     uint32_t places;                /* how many of them are free */
     struct proactor_accept *paused; /* until there is a descriptor */
     uint32_t zero_copy_from;
@@ -292,13 +293,18 @@ static void complete_receive(struct uring *uring, struct proactor_receive *recei
     receive->completed(uring->proactor, receive, (struct proactor_piece){0});
 }
 
+/* Gives back what the engine has got for sending a file. */
+static void release_file(const struct proactor_send_file *file)
+{
+    free((void *)(uintptr_t)file->send.data);
+    if (file->descriptor >= 0)
+        close(file->descriptor);
+}
+
 static void complete_send(struct uring *uring, struct proactor_send *send, int error)
 {
-    if (send->operation.kind == SEND_FILE) {
-        free((void *)(uintptr_t)send->data);
-        if (((struct proactor_send_file *)send)->descriptor >= 0)
-            close(((struct proactor_send_file *)send)->descriptor);
-    }
+    if (send->operation.kind == SEND_FILE)
+        release_file((struct proactor_send_file *)send);
     end(uring, &send->operation, error);
     operation_completed(uring->proactor, &send->operation);
 }
@@ -924,6 +930,10 @@ static void close_uring(void *state)
 
     (void)io_uring_register_sync_cancel(&uring->ring, &all);
     (void)io_uring_get_events(&uring->ring); /* what is cancelled ends in here */
+    for (uint32_t i = 0; i < uring->slot_count; i++) {
+        if (uring->slots[i].sending != NULL && uring->slots[i].sending->kind == SEND_FILE)
+            release_file((struct proactor_send_file *)uring->slots[i].sending);
+    }
     (void)io_uring_unregister_files(&uring->ring);
     io_uring_queue_exit(&uring->ring);
     if (uring->wake_up >= 0)
@@ -973,6 +983,7 @@ static int open_slots(struct uring *uring)
     uring->slots = calloc(count, sizeof *uring->slots);
     if (uring->slots == NULL)
         return -ENOMEM;
+    uring->slot_count = uring->places;
     return io_uring_register_files_sparse(&uring->ring, (unsigned)count);
 }
 

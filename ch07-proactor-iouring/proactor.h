@@ -182,7 +182,8 @@ struct proactor_stop {
 void proactor_stop(struct proactor *proactor, struct proactor_stop *stop);
 
 /* Has the loop begin the stop at SIGTERM and SIGINT. One proactor of the process may ask for it. After
- * proactor_destroy() both are ignored, as the program is most likely at its end. Returns 0, or -1 with errno. Source: sigaction(2). */
+ * proactor_destroy() both are ignored, as the program is most likely at its end. Returns 0, or -1 with errno.
+ * Source: sigaction(2). */
 int proactor_stop_at_signals(struct proactor *proactor, struct proactor_stop *stop);
 
 /* True from the beginning of the stop. */
@@ -200,12 +201,16 @@ int proactor_run(struct proactor *proactor);
 struct proactor_options {
     const char *engine;      /* its name; NULL: the best that works here */
     uint32_t buffers;        /* how many the engine has to lend; 0: as many as it thinks best */
-    uint32_t zero_copy_from; /* sends of so many bytes or more, not at_once, leave out the copy; 0: none do */
+    uint32_t zero_copy_from; /* sends of so many bytes or more, not at_once, leave out the copy; 0: none do.
+                              * When the socket has taken all, such a send still waits for the memory: until
+                              * the peer has the bytes, or the close, and whatever the time limit is */
 };
 
 /* Returns a proactor, or NULL with errno. One line on stderr names an engine that does not work here,
  * and why; if none was asked for, the next best is tried. Errors: ENOENT: this system has no
- * such engine; ENOMEM; or the engine's: ENOSYS, EPERM, ENOMEM, EINVAL. */
+ * such engine; ENOMEM; or the engine's: ENOSYS, EPERM, ENOMEM, EINVAL. On POSIX systems SIGPIPE is
+ * ignored from now on. A child of fork() cannot use it, and keeps its sockets open until exec() or its end.
+ */
 struct proactor *proactor_create(const struct proactor_options *options);
 
 /* Ends a proactor that does not run: nobody is called any more, sockets are closed. When

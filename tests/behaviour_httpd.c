@@ -33,7 +33,7 @@
 #endif
 
 #ifdef PROACTOR
-#define SECTION "the book, chapter 7, \"The second application\""
+#define SECTION "the book, chapter 7, \"A second application\""
 #define OPTION "engine"
 enum { IN_TURNS = false }; /* what a turn does is the engine's affair */
 static const char *const ways[] = {"io_uring", "emulated", "iocp"};

@@ -1398,21 +1398,38 @@ BOTH(waiting_is_free)
 
 BOTH(destroyed_with_operations_pending)
 {
+    enum { SIZE = 4 * MiB };
     const int on = 1;
+    char *data = some_data(SIZE);
+    int file = file_with(data, SIZE);
+    int descriptors = 0;
     for (int i = 0; i < 20; i++) { /* what ends a little later is not always seen */
         struct end *end = connection();
+        struct end *lazy = connection(); /* is in the middle of a file */
         char byte;
         proactor_receive(p, &end->receive);
+        file_send = (struct proactor_send_file){.file = file};
+        file_send.send = (struct proactor_send){
+            .operation.socket = lazy->close.operation.socket, .completed = on_file_sent, .size = SIZE};
+        proactor_send_file(p, &file_send);
         turns_for(5);
         proactor_destroy(p);
         p = NULL;
+        close(lazy->peer);
         ck_assert_int_eq(recv(end->peer, &byte, 1, 0), 0);
+        close(end->peer);
         int again = socket(AF_INET, SOCK_STREAM, 0);
         setsockopt(again, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
         ck_assert_msg(bind(again, (struct sockaddr *)&address, sizeof address) == 0 && listen(again, 1) == 0,
                       "the proactor is destroyed, and the port is not free");
         close(again);
+        int next = dup(file);
+        ck_assert_msg(i == 0 || next <= descriptors, "%d descriptors are open now, and were %d", next,
+                      descriptors);
+        descriptors = next;
+        close(next);
     }
+    free(data);
 }
 
 #define ROWS(name, text, expected, cause, section)                       \
