@@ -771,6 +771,10 @@ BOTH(send_to_nobody)
     UNTIL(end->sends == 1);
     int error = end->send.operation.error;
     ck_assert_msg(error == EPIPE || error == ECONNRESET, "to a peer that has reset: %s", strerror(error));
+    begin_send(end, "hello", 5,
+               false); /* the first one has heard of the reset; the next would raise SIGPIPE */
+    UNTIL(end->sends == 2);
+    ck_assert_int_eq(end->send.operation.error, EPIPE);
     close_all();
 }
 
