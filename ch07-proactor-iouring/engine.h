@@ -79,7 +79,8 @@ static inline struct proactor_send *as_send(struct proactor_operation *operation
 /* What Windows has in the place of signals, of CLOCK_MONOTONIC and of errno; the code is in net_windows.c. */
 
 /* Has action called, in another thread, when the program shall stop. SIG_IGN: no more, not even a call that
- * has begun, and the program is not ended either. Returns 0, or -1 with errno. Source: SetConsoleCtrlHandler, Microsoft. */
+ * has begun, and the program is not ended either. Returns 0, or -1 with errno. Source: SetConsoleCtrlHandler,
+ * Microsoft. */
 int catch_signals(void (*action)(int));
 
 /* Milliseconds. Source: GetTickCount64, Microsoft. */

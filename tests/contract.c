@@ -1442,14 +1442,19 @@ static const struct row rows[] = {
 };
 /* clang-format on */
 
-/* Reads a profile: "program PATH", "options WORD...", "breaks WORD" and "system wine" lines. Returns the path. */
+/* Reads a profile: "program PATH", "options WORD...", "breaks WORD" and "system wine" lines. Returns the
+ * path. */
 static const char *read_profile(const char *path, char *options, size_t options_size)
 {
     static const struct {
         const char *word;
         enum limit limit;
-    } words[] = {{"isolation", ISOLATION},       {"scale", SCALE},           {"idle-memory", IDLE_MEMORY},
-                 {"free-waiting", FREE_WAITING}, {"stop-queue", STOP_QUEUE}, {"set-size", SET_SIZE},
+    } words[] = {{"isolation", ISOLATION},
+                 {"scale", SCALE},
+                 {"idle-memory", IDLE_MEMORY},
+                 {"free-waiting", FREE_WAITING},
+                 {"stop-queue", STOP_QUEUE},
+                 {"set-size", SET_SIZE},
                  {"table", TABLE}};
     static char program[512];
     const char *top = getenv("top_builddir");

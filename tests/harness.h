@@ -41,9 +41,9 @@ void server_choose(const char *command);
 /* Options, four words at most, that every start of a server of ours gets before those of its setup. */
 void server_options(const char *options);
 
-/* Says that the chosen server is a program for Windows, under Wine. SIGTERM ends Wine, and so such a server is
- * sent SIGINT instead, which becomes a console control event. Tests that need the fault injector, or a limit of
- * descriptors, are skipped. */
+/* Says that the chosen server is a program for Windows, under Wine. SIGTERM ends Wine, and so such a server
+ * is sent SIGINT instead, which becomes a console control event. Tests that need the fault injector, or a
+ * limit of descriptors, are skipped. */
 void server_under_wine(void);
 
 /* True when the chosen server was given as a shell command: it need not know
@@ -92,8 +92,8 @@ void forbid_call(long system_call, int error);
 int server_threads(const struct server *server);
 int server_descriptors(const struct server *server);
 
-/* By how many the two counts of a comparison may differ without a reason in the server: Wine's own process opens
- * a descriptor for a socket when it needs one, and may close it while the socket is open. Else 0. */
+/* By how many the two counts of a comparison may differ without a reason in the server: Wine's own process
+ * opens a descriptor for a socket when it needs one, and may close it while the socket is open. Else 0. */
 int server_descriptors_uncertain(void);
 uint64_t server_cpu_ns(const struct server *server); /* user and system time of all its threads */
 
