@@ -712,7 +712,7 @@ EACH(all_at_once)
  * answer. */
 static struct call hold(const struct server *server, int client)
 {
-    struct call call;
+    struct call call = {0};
     char back;
     trace_start(server);
     client_send(client, "x", 1); /* gets it out of the call in which it was interrupted */

@@ -282,7 +282,7 @@ struct server server_start(const struct server_setup *setup)
         kill(server.pid, SIGKILL);
         const char *errors = server_errors(&server);
         bool asked = false;
-        for (size_t i = 0; i < sizeof arguments / sizeof *arguments; i++)
+        for (size_t i = 0; !server.foreign && i < sizeof arguments / sizeof *arguments; i++)
             asked = asked || (arguments[i] != NULL && strcmp(arguments[i], "--engine") == 0);
         if (asked && strstr(errors, " cannot be used: ") != NULL) /* this machine does not have it */
             tap_skip("%.*s", (int)strcspn(errors, "\n"), errors);

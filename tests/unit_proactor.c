@@ -6,7 +6,7 @@
  * a linker with --wrap (GNU ld, gold, lld). */
 #define _GNU_SOURCE /* for seccomp(2), and struct tcp_info */
 
-#include "proactor.c"
+#include "proactor.c" /* NOLINT(bugprone-suspicious-include): for one turn of the loop */
 
 #include "tap.h"
 
