@@ -2174,9 +2174,10 @@ START_TEST(help)
     server_choose(httpd);
     server_options("");
     const char *const arguments[] = {"--help", NULL};
-#define WAY_HELP "--" OPTION " NAME"
-    static const char *const words[] = {"--root DIR", WAY_HELP, IN_TURNS ? "--loops N" : "--address",
-                                        "--idle-timeout SECONDS", "--port"};
+    char way_help[32];
+    snprintf(way_help, sizeof way_help, "--%s NAME", OPTION);
+    const char *const words[] = {"--root DIR", way_help, IN_TURNS ? "--loops N" : "--address",
+                                 "--idle-timeout SECONDS", "--port"};
     struct run run = run_program(arguments);
     ck_assert_int_eq(run.status, 0);
     for (size_t i = 0; i < sizeof words / sizeof *words; i++)

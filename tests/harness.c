@@ -271,7 +271,6 @@ struct server server_start(const struct server_setup *setup)
     if (server.pid == 0)
         become(arguments, out[1], server.errors, setup, counts);
     close(out[1]);
-    free(command);
 
     bool ready = server.foreign ? eventually(!server_alive(&server) || client_can_connect(&server)) &&
                                       client_can_connect(&server)
@@ -282,7 +281,7 @@ struct server server_start(const struct server_setup *setup)
         kill(server.pid, SIGKILL);
         const char *errors = server_errors(&server);
         bool asked = false;
-        for (size_t i = 0; !server.foreign && i < sizeof arguments / sizeof *arguments; i++)
+        for (size_t i = 0; i < sizeof arguments / sizeof *arguments; i++)
             asked = asked || (arguments[i] != NULL && strcmp(arguments[i], "--engine") == 0);
         if (asked && strstr(errors, " cannot be used: ") != NULL) /* this machine does not have it */
             tap_skip("%.*s", (int)strcspn(errors, "\n"), errors);
@@ -291,6 +290,7 @@ struct server server_start(const struct server_setup *setup)
         ck_abort_msg("the server did not get ready: %s%s%.400s", chosen,
                      errors[0] != '\0' ? "; on stderr: " : "; it said nothing", errors);
     }
+    free(command);
     if (counters != NULL && counters[0].function[0] == '\0')
         tap_skip("the fault injector could not be loaded into the server");
     /* out[0] stays open: a server that writes more shall not get SIGPIPE */
