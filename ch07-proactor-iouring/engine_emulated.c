@@ -509,6 +509,8 @@ static void dispatch(void *state)
         const struct pollfd *entry = &emulated->entries[emulated->next++];
         if (entry != emulated->entries && (entry->revents != 0 || emulated->timed))
             take_turns_of(emulated, descriptor(entry), entry->revents);
+        if (emulated->free_count == 0) /* what has come is sent, and the next ones find buffers */
+            take_urgent_turns(emulated);
     }
     emulated->next++;
     take_urgent_turns(emulated);

@@ -114,11 +114,12 @@ struct proactor_send {
     void (*completed)(struct proactor *proactor, struct proactor_send *send);
     const char *data; /* set it: the engine's until the completion */
     size_t size;
-    size_t sent;            /* how many bytes the socket has taken */
-    bool last;              /* set it: nothing follows, and behind the last byte the peer is told so (FIN) */
-    bool ending, copied;    /* the engine's */
-    uint32_t timeout_ms;    /* set it: ETIMEDOUT after this long; 0: no limit */
-    uint32_t notifications; /* the engine's, and so is the next */
+    size_t sent;         /* how many bytes the socket has taken */
+    uint32_t timeout_ms; /* set it: ETIMEDOUT after this long; 0: no limit */
+    bool last;           /* set it: nothing follows, and behind the last byte the peer is told so (FIN) */
+    bool ending : 1;     /* the engine's, and so are the next */
+    bool copied : 1;
+    uint16_t notifications;
     int64_t due_ms;
 };
 

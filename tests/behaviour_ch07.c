@@ -610,8 +610,9 @@ START_TEST(emulated_batches)
                   "for %zu messages there were %zu calls that receive and %zu that send, %zu of them in vain",
                   answers, counted.receives, counted.sends, counted.vain);
     ck_assert_msg(counted.others == 0, "besides, there were %zu other calls", counted.others);
-    ck_assert_msg(counted.waits * 5 <= answers, "for %zu messages, %d under way, poll() was called %zu times",
-                  answers, SPEAKERS, counted.waits);
+    ck_assert_msg(counted.waits * 40 <= answers,
+                  "for %zu messages, %d under way, poll() was called %zu times", answers, SPEAKERS,
+                  counted.waits);
 }
 END_TEST
 
@@ -1085,8 +1086,10 @@ static const struct row rows[] = {
      "Each operation is submitted on its own, which needs a call for each; or the loop takes one completion at a time.",
      COUNTED},
     {ON_EMULATED(batches), "fifty who speak all the time cost a receive and a send each, and none in vain",
-     "poll() says where bytes are: they are received once and sent at once, without asking for room.",
-     "After each piece it is tried again, until EAGAIN; or the send waits for poll().", EMULATION},
+     "poll() says where bytes are: they are received once and sent at once, without asking for room. However few buffers\n"
+     "there are, one poll() is enough for all who have spoken.",
+     "After each piece it is tried again, until EAGAIN; or the send waits for poll(); or those who find no buffer do.",
+     EMULATION},
     {ON_EACH(silent_cost_nothing), "--buffers 1: a thousand silent clients cost no system call and hold no buffer",
      "Beside them, one client gets a megabyte back. Then the server sleeps, and nothing wakes it until the client says 50\n"
      "words: four calls or fewer for each.",
