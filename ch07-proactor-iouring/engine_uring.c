@@ -402,10 +402,8 @@ static void disconnect(struct uring *uring, proactor_socket socket)
 }
 
 /* Whether there is something left to do for a send after this result. */
-static bool unfinished(struct proactor_send *send, int result)
+static bool unfinished(const struct proactor_send *send, int result)
 {
-    if ((result == -ENOMEM || result == -ENOBUFS) && !send->copied)
-        return send->copied = true; /* what is not copied is locked in memory, and there is a limit of that */
     if (result == -EINTR || (result == -EAGAIN && !send->operation.at_once))
         return true;
     return result >= 0 && send->sent < send->size && !send->operation.at_once;
@@ -442,7 +440,9 @@ static void on_sent(struct uring *uring, struct proactor_send *send, int result,
     }
     if (result > 0)
         send->sent += (size_t)result;
-    if (unfinished(send, result)) {
+    bool once_more = (result == -ENOMEM || result == -ENOBUFS) && !send->copied;
+    send->copied |= once_more; /* what is not copied is locked in memory, and there is a limit of that */
+    if (once_more || unfinished(send, result)) {
         go_on(uring, operation);
         return;
     }
@@ -568,13 +568,16 @@ static void on_file(struct uring *uring, struct proactor_send_file *file, int re
 /* [/sent] */
 
 /* [accepted] */
-/* Cancels what the kernel has, now: a call of its own, which needs no room in any queue, and no
- * completion. What it cancels completes with ECANCELED, or otherwise if that was sooner. */
-static void cancel_in_kernel(struct uring *uring, struct io_uring_sync_cancel_reg *what)
+/* Cancels an operation that the kernel has, now: a call of its own, which needs no room in any queue, and no
+ * completion. The operation completes with ECANCELED, or otherwise if that was sooner. */
+static void cancel_in_kernel(struct uring *uring, struct proactor_operation *operation)
 {
+    struct io_uring_sync_cancel_reg what = {.addr = (uintptr_t)operation};
+
+    operation->state = CANCELLED;
     while (io_uring_sq_ready(&uring->ring) > 0 && io_uring_submit(&uring->ring) > 0)
-        continue;                                            /* what is not submitted cannot be found */
-    (void)io_uring_register_sync_cancel(&uring->ring, what); /* ENOENT: it has ended */
+        continue;                                             /* what is not submitted cannot be found */
+    (void)io_uring_register_sync_cancel(&uring->ring, &what); /* ENOENT: it has ended */
 }
 
 static void resume_accept(struct uring *uring)
@@ -606,12 +609,12 @@ static void on_pause_over(struct proactor *proactor, struct proactor_timer *time
  * On a kernel that does not know this operation, such a client does without. */
 static void set_no_delay(struct uring *uring, int client)
 {
+    static const uint32_t option[] = {IPPROTO_TCP, TCP_NODELAY}; /* its fields have no names in this header */
     struct io_uring_sqe *sqe = io_uring_get_sqe(&uring->ring);
     if (sqe == NULL)
         return;
     io_uring_prep_rw(IORING_OP_URING_CMD, sqe, client, NULL, 0, SOCKET_URING_OP_SETSOCKOPT);
-    memcpy(&sqe->addr, (const uint32_t[]){IPPROTO_TCP, TCP_NODELAY},
-           8); /* they have no names in this header */
+    memcpy(&sqe->addr, option, sizeof option);
     sqe->file_index = sizeof ON;
     sqe->addr3 = (uintptr_t)&ON;
     sqe->flags = IOSQE_FIXED_FILE | IOSQE_CQE_SKIP_SUCCESS;
@@ -661,16 +664,13 @@ static void on_accepted(struct uring *uring, struct proactor_accept *accept, int
     const struct proactor_operation *operation = &accept->operation;
 
     if (result >= 0) {
-        uring->slots[result] = (struct slot){0};
         uring->places--;
         set_no_delay(uring, result);
         accept->completed(uring->proactor, accept, (proactor_socket)result);
     }
     if ((flags & IORING_CQE_F_MORE) != 0) {
-        if (uring->places == SOMAXCONN) { /* go on one by one */
-            accept->operation.state = CANCELLED;
-            cancel_in_kernel(uring, &(struct io_uring_sync_cancel_reg){.addr = (uintptr_t)accept});
-        }
+        if (uring->places == SOMAXCONN) /* go on one by one */
+            cancel_in_kernel(uring, &accept->operation);
         return;
     }
     if (result == -ECANCELED && operation->at_once && operation->state != CANCELLED)
@@ -697,10 +697,8 @@ static void cancel_starved(struct uring *uring, struct proactor_operation *opera
 static void cancel_accept(struct uring *uring, struct proactor_accept *accept)
 {
     accept->operation.at_once = true;
-    if (accept->operation.state == IN_KERNEL) {
-        accept->operation.state = CANCELLED;
-        cancel_in_kernel(uring, &(struct io_uring_sync_cancel_reg){.addr = (uintptr_t)accept});
-    }
+    if (accept->operation.state == IN_KERNEL)
+        cancel_in_kernel(uring, &accept->operation);
     resume_accept(uring);
 }
 
@@ -711,8 +709,7 @@ static void cancel(void *state, struct proactor_operation *operation)
     if (operation->kind == ACCEPT) {
         cancel_accept(uring, as_accept(operation));
     } else if (operation->state == IN_KERNEL) {
-        operation->state = CANCELLED;
-        cancel_in_kernel(uring, &(struct io_uring_sync_cancel_reg){.addr = (uintptr_t)operation});
+        cancel_in_kernel(uring, operation);
     } else if (operation->state == STARVED) {
         cancel_starved(uring, operation);
     } else if (operation->state == WAITING) { /* in the other queue, where it may stay */

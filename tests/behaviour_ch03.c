@@ -876,13 +876,6 @@ POLL_ONLY(not_open)
 
 /* ---- out of descriptors ---- */
 
-static int64_t now_ms(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
-
 /* Has a client come for whom the server, which stands still, has no descriptor.
  * Returns the client, after a turn in which accept() has told so; when: before. */
 static int outside(const struct server *server, int64_t *when)

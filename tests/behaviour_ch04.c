@@ -1536,13 +1536,6 @@ BOTH(stop_owed)
 
 /* ---- out of descriptors ---- */
 
-static int64_t now_ms(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
-
 /* What epoll watches the listening socket for. */
 static uint32_t listening_for(void)
 {

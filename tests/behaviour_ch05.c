@@ -746,13 +746,6 @@ static void rests(const struct server *server)
     ck_assert_msg(eventually(server_asleep(server)), "the server does not come to rest: it spins");
 }
 
-static int64_t now_ms(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
-
 /* What the server's queue watches a descriptor for, as the kernel shows its epoll:
  * EPOLLIN, EPOLLOUT, or 0. */
 static uint32_t watched_for(const struct server *server, int fd)
@@ -1597,13 +1590,6 @@ START_TEST(silent)
                   "no timeout was asked for, and a client is closed");
 }
 END_TEST
-
-/* Whether the client still gets an echo. */
-static bool talks(int client)
-{
-    char back;
-    return send(client, "x", 1, MSG_NOSIGNAL) == 1 && recv(client, &back, 1, 0) == 1;
-}
 
 /* One client talks while two others, one after the other, are closed for their silence. Returns
  * whether it is there still; *silence becomes the longest time between two of its words, in ms. */

@@ -74,13 +74,6 @@ static struct server start_with(const char *option, const char *value)
     return start(&(struct server_setup){.arguments = {option, value}});
 }
 
-static int served_client(const struct server *server)
-{
-    int fd = client_connect(server);
-    ck_assert_msg(client_gets_echo(fd, "hello"), "a new client said hello and got no echo");
-    return fd;
-}
-
 /* How many descriptors the server has for itself, now that it has surely opened all of them. */
 static int own_descriptors(const struct server *server)
 {
@@ -98,20 +91,6 @@ static void assert_back_at(const struct server *server, int base)
     ck_assert_msg(eventually(server_descriptors(server) == base),
                   "all clients have left, and the server has %d descriptors, not %d as before",
                   server_descriptors(server), base);
-}
-
-static void assert_stops(struct server *server)
-{
-    int status = server_stop(server, SIGTERM);
-    ck_assert_msg(status == 0, "at SIGTERM the server ended with status %d, on stderr: \"%.300s\"", status,
-                  server_errors(server));
-}
-
-static int64_t now_ms(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
 /* Whether the server has a ring open. */
@@ -472,15 +451,6 @@ static bool is_wait(long number)
     return number == SYS_ppoll || number == SYS_io_uring_enter;
 }
 
-/* Calls that are no business of the server's: of the C library, and of a sanitizer. */
-static bool is_of_others(long number)
-{
-    if (number == SYS_clock_gettime)
-        return true;
-    return sanitized() && (number == SYS_futex || number == SYS_madvise || number == SYS_mmap ||
-                           number == SYS_munmap || number == SYS_sched_yield);
-}
-
 static void count(const struct call *call)
 {
     if (is_of_others(call->number))
@@ -830,13 +800,6 @@ END_TEST
 
 /* ---- silence ---- */
 
-/* Whether a client gets an echo; false, too, if it has been closed. */
-static bool talks(int client)
-{
-    char back;
-    return send(client, "x", 1, MSG_NOSIGNAL) == 1 && recv(client, &back, 1, 0) == 1;
-}
-
 /* Somebody else says nothing and is closed. Until then, and once more, talker speaks: returns false if it got
  * no answer. The longest time between two of its words is told, since on a busy machine it may be us who were
  * silent. */
@@ -1042,19 +1005,13 @@ END_TEST
 static const char *const engine_names[] = {"io_uring", "emulated"};
 enum { ENGINES = sizeof engine_names / sizeof *engine_names };
 
-struct row {
-    const TTest *const *tests[ENGINES];
-    const TTest *const *once; /* not with a certain one */
-    const char *name, *expected, *cause, *section;
-};
-
 #define ON_EACH(test) {&io_uring_##test, &emulated_##test}, NULL
 #define ON_URING(test) {&io_uring_##test, NULL}, NULL
 #define ON_EMULATED(test) {NULL, &emulated_##test}, NULL
 #define ONCE(test) {NULL}, &test
 
 /* clang-format off */
-static const struct row rows[] = {
+static const struct tap_row rows[] = {
     {ON_EACH(hundred), "a hundred clients with 64 MiB each, half of them slow, share 16 buffers",
      "All at once, each byte exact: whoever reads slowly is waited for without a buffer.",
      "Who finds no buffer is forgotten; a short send is taken for all; or sends overtake each other.", LENT},
@@ -1145,31 +1102,11 @@ static const struct row rows[] = {
 };
 /* clang-format on */
 
-enum { ROWS = sizeof rows / sizeof *rows, TESTS = ROWS * ENGINES };
+enum { ROWS = sizeof rows / sizeof *rows };
 
 int main(int argc, char **argv)
 {
-    static struct tap_test tests[TESTS];
-    static char names[TESTS][200];
-    size_t test_count = 0;
-
-    for (size_t i = 0; i < ROWS; i++) {
-        const struct row *row = &rows[i];
-        for (size_t which = 0; which < ENGINES; which++) {
-            const TTest *const *test = row->tests[which];
-            if (test == NULL && (which > 0 || row->once == NULL))
-                continue;
-            if (test != NULL)
-                snprintf(names[test_count], sizeof *names, "proactor --engine %s: %s", engine_names[which],
-                         row->name);
-            else
-                snprintf(names[test_count], sizeof *names, "proactor: %s", row->name);
-            tests[test_count] = (struct tap_test){names[test_count], test != NULL ? *test : *row->once,
-                                                  row->expected, row->cause, row->section};
-            test_count++;
-        }
-    }
     if (argc > 1)
         proactor_server = argv[1];
-    return tap_run("", tests, test_count);
+    return tap_run_rows("proactor", "engine", engine_names, ENGINES, rows, ROWS);
 }

@@ -322,13 +322,6 @@ static bool has_descriptors(const struct server *server, int count)
     return abs(server_descriptors(server) - count) <= server_descriptors_uncertain();
 }
 
-static int64_t now_ms(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
-
 /* ---- a client ---- */
 
 static void say(int fd, const char *text)
@@ -2301,227 +2294,219 @@ END_TEST
 
 /* ---- the list ---- */
 
-struct row {
-    const TTest *const *tests[4]; /* as many of them as there are ways */
-    const TTest *const *once;     /* not with a certain one */
-    const char *name, *expected, *cause;
-};
-
 #define ON_EACH(test) {&way0_##test, &way1_##test, &way2_##test, &way3_##test}, NULL
 #define ONCE(test) {NULL}, &test
 
 /* clang-format off */
-static const struct row rows[] = {
+static const struct tap_row rows[] = {
     {ONCE(exact), "a file comes with a head that says what it is",
      "The status line, Date, Connection, Last-Modified, Accept-Ranges, Content-Type, Content-Length, an empty line, the\n"
      "bytes.",
-     "A field is missing, or a line ends with LF alone."},
+     "A field is missing, or a line ends with LF alone.", SECTION},
     {ONCE(date_goes_on), "the Date is now, and goes on",
      "In an answer it is the second in which that is written; a later answer has a later one.",
-     "The text is made once, and kept."},
+     "The text is made once, and kept.", SECTION},
     {ONCE(types), "the Content-Type is that of the suffix",
      "In upper case, too; what is not known is application/octet-stream.",
-     "The first dot is looked for, not the last; or the comparison stops early."},
+     "The first dot is looked for, not the last; or the comparison stops early.", SECTION},
     {ONCE(sizes), "files of all sizes come whole",
      "Nothing, one byte, around 16 KiB, which is copied, around 256 KiB, which is a turn, 1 MiB, 24 MiB: every byte, and\n"
      "then the server rests.",
-     "A limit is off by one; or the interest in room to send stays when all is sent."},
+     "A limit is off by one; or the interest in room to send stays when all is sent.", SECTION},
     {ONCE(beyond_4_gib), "a file of more than 4 GiB has its size, and its end",
      "Content-Length, and the range of its last bytes: each of them.",
-     "A size or an offset is cut to 32 bits."},
+     "A size or an offset is cut to 32 bits.", SECTION},
     {ONCE(future), "nothing was modified later than now",
      "A file with a date of tomorrow: Last-Modified is the Date (RFC 9110, 8.8.2.1).",
-     "The file's time is taken as it is."},
+     "The file's time is taken as it is.", SECTION},
     {ONCE(head_only), "HEAD has the head of GET, and no body",
      "For a file, a folder, and what is not there: the same head, and the next answer follows at once.",
-     "The body follows: the client takes it for its next answer."},
+     "The body follows: the client takes it for its next answer.", SECTION},
 
     {ONCE(folder_index), "a folder is its index.html, or 404",
      "/, and /folder/. A folder without an index.html is not listed.",
-     "The folder itself is read, or listed; or a file with a slash behind it is found."},
+     "The folder itself is read, or listed; or a file with a slash behind it is found.", SECTION},
     {ONCE(redirected), "a folder without the last slash is 301, with its path",
      "Location has the slash, one at its begin, and %XX for whatever is not a letter or a digit.",
-     "The target is copied: //folder is a host to a browser; or \" and CR LF come back as they came."},
+     "The target is copied: //folder is a host to a browser; or \" and CR LF come back as they came.", SECTION},
 
     {ONCE(links_inside), "a symbolic link that stays inside the root is followed",
      "To a folder, to a file, also with \"..\" in it: openat2() keeps the path beneath the root.",
-     "O_NOFOLLOW refuses every link."},
+     "O_NOFOLLOW refuses every link.", SECTION},
     {ONCE(outside), "no file outside of the root is given out",
      "\"..\" in all spellings, symbolic links that lead out, /proc/self, what is hidden, and what is no regular file: 400\n"
      "or 404, and nobody waits for a FIFO.",
-     "The path is looked at, and then opened: a symbolic link leads out. Or open() waits for the FIFO's writer."},
+     "The path is looked at, and then opened: a symbolic link leads out. Or open() waits for the FIFO's writer.", SECTION},
     {ONCE(old_kernel), "where openat2 does not exist, no file outside of the root is given out",
      "With ENOSYS from openat2() the path is opened step by step, and no symbolic link is followed.",
-     "Only the last part is opened with O_NOFOLLOW; or a folder on the way stays open."},
+     "Only the last part is opened with O_NOFOLLOW; or a folder on the way stays open.", SECTION},
     {ONCE(sandbox), "where openat2 is forbidden, files are given out all the same",
      "A sandbox that does not know the call answers EPERM: then as on an old kernel.",
-     "Only ENOSYS is expected, and EPERM is 403 for every file."},
+     "Only ENOSYS is expected, and EPERM is 403 for every file.", SECTION},
     {ONCE(swapped), "a folder that becomes a symbolic link at the wrong moment lets nobody out",
      "While a folder and a link exchange their names, 20,000 requests get the file inside, or 404.",
-     "The path is looked at, with realpath() say, and opened then: in between it is another."},
+     "The path is looked at, with realpath() say, and opened then: in between it is another.", SECTION},
     {ONCE(denied), "what may not be read is 403",
      "A file, a file in a folder, the index.html of a folder, without permission.",
-     "errno is not looked at."},
+     "errno is not looked at.", SECTION},
 
     {ONCE(ranges), "a range is 206 with just these bytes, or 416",
      "From the begin, to the end, the last ones, beyond the end, numbers without measure: Content-Range and each byte.",
-     "The end is off by one: in HTTP the last byte belongs to the range."},
+     "The end is off by one: in HTTP the last byte belongs to the range.", SECTION},
     {ONCE(whole_instead), "what is no single range, or is out of date, gets the whole file",
      "Several ranges, none at all, other units; If-Range with another date or a tag; If-Modified-Since in vain.",
-     "A range that cannot be read is 400, or 416; or If-Range is not looked at."},
+     "A range that cannot be read is 400, or 416; or If-Range is not looked at.", SECTION},
     {ONCE(not_modified), "who has the file already gets 304, and no body",
      "If-Modified-Since with that date, or a later one, in all three formats; the next answer follows at once.",
-     "Dates are compared as texts; or Content-Length and the body come along."},
+     "Dates are compared as texts; or Content-Length and the body come along.", SECTION},
     {ONCE(descriptors), "no answer leaves a descriptor open",
      "200, 206, 301, 304, 404, 416, HEAD, and clients that leave in the middle: as many descriptors as before.",
-     "The file is closed when its bytes have been sent, and in a 304 none are."},
+     "The file is closed when its bytes have been sent, and in a 304 none are.", SECTION},
 
     {ONCE(hostile_whole), "what is not HTTP is refused, and the connection ends",
      "43 requests, each with its status. The answer arrives, then the end, and the next client is served.",
-     "It is taken for something that it is not. See unit_http."},
+     "It is taken for something that it is not. See unit_http.", SECTION},
     {ONCE(hostile_bytes), "what is not HTTP is refused, also a byte at a time",
      "The same 43, each byte sent by itself: the network cuts where it likes.",
-     "What has come is looked at as if it were all."},
+     "What has come is looked at as if it were all.", SECTION},
     {ONCE(heard_out), "a refusal reaches a client that is still sending",
      "A body of 100,000 bytes is too large, and is on its way: the client gets the 413, and a FIN, and no RST.",
-     "close() with bytes that nobody has read sends an RST, and the answer may be lost."},
+     "close() with bytes that nobody has read sends an RST, and the answer may be lost.", SECTION},
     {ONCE(heard_out_for_a_while), "after a refusal a client is heard out for a while, and not for ever",
      "One that stays is closed after two seconds; one that sends on and on, after a megabyte.",
-     "It is waited for its FIN, without a limit."},
+     "It is waited for its FIN, without a limit.", SECTION},
     {ONCE(bodies), "the body of a GET is passed over, and the next request is found behind it",
      "With a length, in chunks, cut anywhere; and the answer to Expect: 100-continue is the last of its connection.",
-     "What is in the body is taken for a request: that is how requests are smuggled."},
+     "What is in the body is taken for a request: that is how requests are smuggled.", SECTION},
 
     {ON_EACH(keep_alive), "a connection stays open, or is closed, as the client wishes",
      "HTTP/1.1: it stays, but for Connection: close. HTTP/1.0: it is closed, but for Connection: keep-alive. The answer\n"
      "says so.",
-     "Connection is compared as one word, and is a list; or HTTP/1.0 is not looked at."},
+     "Connection is compared as one word, and is a list; or HTTP/1.0 is not looked at.", SECTION},
     {ONCE(half_closed), "a client that has sent its FIN gets all its answers",
      "It asks twice and says no more: both answers come whole, then the end.",
-     "The FIN is taken for the end of the connection."},
+     "The FIN is taken for the end of the connection.", SECTION},
     {ON_EACH(pipelined), "requests in one segment are answered in order, each",
      "Four at once; three, of which the first does not fit into a turn, and the last comes in two halves.",
-     "What is in the buffer behind the first request is thrown away; or it waits for a READ event that does not come."},
+     "What is in the buffer behind the first request is thrown away; or it waits for a READ event that does not come.", SECTION},
     {ON_EACH(pipelined_many), "a thousand requests at once are answered in order, each",
      "They are more than one receive brings and one turn answers.",
-     "At the end of a turn what is left in the buffer is forgotten: nobody wakes for it."},
+     "At the end of a turn what is left in the buffer is forgotten: nobody wakes for it.", SECTION},
     {ONCE(pipelined_error), "behind a refusal, or Connection: close, nothing is answered",
      "The one before it is, it is, and then comes the end, though another request has come.",
-     "After the error the parser reads on, in the middle of something."},
+     "After the error the parser reads on, in the middle of something.", SECTION},
 
     {ON_EACH(not_reading), "a client that does not read its answer delays nobody",
      "24 MiB wait for it; the others get theirs, and the server rests. Then it reads, and gets every byte.",
-     "The answer is sent in a loop, until all is gone."},
+     "The answer is sent in a loop, until all is gone.", SECTION},
     {ON_EACH(asks_without_reading), "who asks on and on, and does not read, is not listened to",
      "TCP holds it back, and the server holds one workspace for it. When it reads, each request is answered.",
-     "Answers are collected in memory; or reading goes on while something is owed."},
+     "Answers are collected in memory; or reading goes on while something is owed.", SECTION},
     {ONCE(idle_memory), "a connection that is idle holds no buffer",
      "500 clients more, each served once: less than 1 KiB for each.",
-     "The buffers are part of the connection."},
+     "The buffers are part of the connection.", SECTION},
     {ON_EACH(no_cross_talk), "each of a hundred clients gets its own bytes",
      "All ask for something else, and read when all have asked; one does not read, and has given its workspace back.",
-     "What one client has left in the workspace is met by the next one."},
+     "What one client has left in the workspace is met by the next one.", SECTION},
     {ON_EACH(thousand), "900 clients at once are served",
      "All ask, then all read.",
-     "Descriptors above a limit; or a table that does not grow."},
+     "Descriptors above a limit; or a table that does not grow.", SECTION},
 
     {ON_EACH(silent), "a silent client is closed when its time is over",
      "With --idle-timeout 1: one that has never said anything, and one that has been served, without a word.",
-     "No timer is set for a client that has not begun; or 408 is sent to one that is idle."},
+     "No timer is set for a client that has not begun; or 408 is sent to one that is idle.", SECTION},
     {ON_EACH(half_a_request), "half a request is 408 when its time is over",
      "Half a head, half a body, an empty line, half of a second request.",
-     "Only the time between two requests is limited."},
+     "Only the time between two requests is limited.", SECTION},
     {ON_EACH(slowloris), "a request that comes a byte at a time is 408 when its time is over",
      "The time runs from the first byte to the last: whoever sends a byte now and then gets no more.",
-     "The timer is set again at each byte, so a client can hold its connection for ever (slowloris)."},
+     "The timer is set again at each byte, so a client can hold its connection for ever (slowloris).", SECTION},
     {ON_EACH(never_reads), "a client that does not take its answer is given up",
      "After a second without progress the connection is reset, and its file closed.",
-     "While something is owed, no timer runs."},
+     "While something is owed, no timer runs.", SECTION},
     {ONCE(slow_but_reads), "a client that takes its answer slowly is not given up",
      "It needs three seconds for 24 MiB, and takes something all the time.",
-     "The timer is not set again when bytes have been sent."},
+     "The timer is not set again when bytes have been sent.", SECTION},
 
     {ONCE(cost_small), "a small file costs six system calls",
      "recv, openat2, fstat, pread, send, close; head and body in one. A 304 costs five.",
-     "Head and body are sent one after the other; or the demultiplexer is told of something at each request."},
+     "Head and body are sent one after the other; or the demultiplexer is told of something at each request.", SECTION},
     {ONCE(cost_large), "a larger file costs six system calls, and its head waits for it",
      "recv, openat2, fstat, send with MSG_MORE, sendfile, close.",
-     "Without MSG_MORE the head is a small segment by itself."},
+     "Without MSG_MORE the head is a small segment by itself.", SECTION},
     {ONCE(turn_of_bytes), "in one turn a client gets 256 KiB at most",
      "It would take 24 MiB; then the others have their turn.",
-     "The file is sent until the socket takes no more: one that reads fast keeps all others waiting."},
+     "The file is sent until the socket takes no more: one that reads fast keeps all others waiting.", SECTION},
     {ONCE(turn_of_requests), "in one turn a client gets 16 answers at most",
      "It has asked 80 times in one segment; then the others have their turn.",
-     "All that is in the buffer is answered, however much that is."},
+     "All that is in the buffer is answered, however much that is.", SECTION},
 
     {ON_EACH(out_of_descriptors), "out of descriptors a request is 503, and who waits is let in later",
      "For a file there is no descriptor: 503, and the connection is closed. The one who waits is served when there is one\n"
      "again, and meanwhile the server rests.",
-     "404, as if the file were not there; or the listening socket is asked on and on."},
+     "404, as if the file were not there; or the listening socket is asked on and on.", SECTION},
     {ONCE(no_memory), "a client for whom there is no memory is closed, and nobody else",
      "malloc() fails when a workspace is needed. The next client is served.",
-     "The result is not looked at."},
+     "The result is not looked at.", SECTION},
     {ON_EACH(short_calls), "short calls lose nothing",
      "Every receive and every send does a byte less than it could, some are interrupted, some would have to wait.",
-     "send() is taken to send all; or EINTR for an error."},
+     "send() is taken to send all; or EINTR for an error.", SECTION},
     {ON_EACH(shrinks), "a file that becomes shorter while it is sent ends its connection",
      "24 MiB were promised, and are not there any more: the client sees the end too early. Others are served.",
-     "sendfile() returns 0, and is called again, for ever; or zeros make up for what is missing."},
+     "sendfile() returns 0, and is called again, for ever; or zeros make up for what is missing.", SECTION},
     {ONCE(changes), "a file that grows, or is replaced, while it is sent comes as it was promised",
      "As many bytes as Content-Length says, of the file that was opened.",
-     "It is sent to its end, and the client takes the rest for its next answer; or it is opened anew for each piece."},
+     "It is sent to its end, and the client takes the rest for its next answer; or it is opened anew for each piece.", SECTION},
 
     {ON_EACH(stop_idle), "SIGTERM closes who is idle, and ends the server at once",
      "The listening socket is closed, the status is 0, and nobody is waited for.",
-     "The connection waits for its timer."},
+     "The connection waits for its timer.", SECTION},
     {ON_EACH(stop_during_answer), "at the stop an answer that has begun is finished",
      "24 MiB: the server does not listen any more, and every byte arrives.",
-     "All connections are closed with the signal."},
+     "All connections are closed with the signal.", SECTION},
     {ON_EACH(stop_in_silence), "at the stop nobody is answered what another has asked",
      "One lingers, one is idle, and one has sent a body that looks like requests: who is idle gets the end.",
-     "Nothing was received, and what the last one left in the buffer is read as this one's."},
+     "Nothing was received, and what the last one left in the buffer is read as this one's.", SECTION},
     {ON_EACH(stop_asked), "who has asked before the stop is answered",
      "100 clients have asked, half of them wait to be accepted: each gets its file, Connection: close, and the end.",
-     "The listening socket is closed with a queue behind it; or what has come is not read any more."},
+     "The listening socket is closed with a queue behind it; or what has come is not read any more.", SECTION},
     {ONCE(stop_never_reads), "a stop lasts three seconds at most",
      "One does not read, one has sent half a request, one was refused and stays: the status is 0.",
-     "The last client is waited for."},
-    {ONCE(stop_int), "SIGINT stops the server, too", "The status is 0.", "Only SIGTERM is caught."},
+     "The last client is waited for.", SECTION},
+    {ONCE(stop_int), "SIGINT stops the server, too", "The status is 0.", "Only SIGTERM is caught.", SECTION},
     {ONCE(stop_again), "a second signal changes nothing", "They come while an answer is sent, and on until the end: every byte arrives, the status is 0.",
-     "The handler is there for one signal; the second one does what it does by itself."},
+     "The handler is there for one signal; the second one does what it does by itself.", SECTION},
     {ONCE(clients_vanish), "clients that vanish cost their own connection only",
      "They reset or close it, before, in, and behind their answers: no SIGPIPE, no descriptor left.",
-     "EPIPE ends the server; or a file stays open."},
+     "EPIPE ends the server; or a file stays open.", SECTION},
 
     {ONCE(other_spellings), "on Windows no other spelling of a name finds anything",
      "\\, drives, the contents behind a colon, devices, dots and spaces at the end, short names, patterns, and what is no\n"
      "UTF-8: 404 each.",
-     "A path goes through CreateFile(), or CON to a device; or \"~\" finds what is hidden."},
+     "A path goes through CreateFile(), or CON to a device; or \"~\" finds what is hidden.", SECTION},
     {ONCE(hidden_by_attribute), "on Windows, what Windows hides is hidden", "A file with this attribute: 404.",
-     "Only the dot at its begin hides a file."},
+     "Only the dot at its begin hides a file.", SECTION},
     {ONCE(reparse_points), "on Windows no reparse point is followed",
      "Under Wine, a folder with another file system is one: 404 for it, and for what is in it.",
-     "It is opened without FILE_OPEN_REPARSE_POINT, or nobody looks what has been opened."},
+     "It is opened without FILE_OPEN_REPARSE_POINT, or nobody looks what has been opened.", SECTION},
 
     {ON_EACH(loops), "with --loops 4 each client gets its own bytes",
      "Four threads, 64 clients, each asks three times.",
-     "A buffer, or the text of a date, is one for all loops."},
+     "A buffer, or the text of a date, is one for all loops.", SECTION},
     {ONCE(wrong_use), "wrong use ends the server with status 2 and one line",
      "A root that does not exist, or is a file; numbers that are none; options that nobody knows.",
-     "The folder is opened only when somebody asks."},
+     "The folder is opened only when somebody asks.", SECTION},
     {ONCE(help), "--help names the options", "--root, --idle-timeout, --port and the others; the status is 0.",
-     "An option was added, and the list was not."},
-    {ONCE(verbose), "--verbose writes the path of each request", "The line is on stderr.", "Nothing is written."},
+     "An option was added, and the list was not.", SECTION},
+    {ONCE(verbose), "--verbose writes the path of each request", "The line is on stderr.", "Nothing is written.", SECTION},
 };
 /* clang-format on */
 
-enum { ROWS = sizeof rows / sizeof *rows, TESTS = ROWS * WAYS };
+enum { ROWS = sizeof rows / sizeof *rows };
 
 int main(int argc, char **argv)
 {
-    static struct tap_test tests[TESTS];
-    static char names[TESTS][200];
-    size_t count = 0;
+    const char *chosen[WAYS];
 
     if (argc > 1)
         httpd = argv[1];
@@ -2531,25 +2516,10 @@ int main(int argc, char **argv)
     on_windows = suffix != NULL && strcmp(suffix, "-iocp") == 0;
     if (on_windows)
         server_under_wine();
-    for (size_t i = 0; i < ROWS; i++) {
-        const struct row *row = &rows[i];
-        for (size_t which = 0; which < WAYS; which++) {
-            const TTest *const *test = row->tests[which];
-            if (test == NULL && (which > 0 || row->once == NULL))
-                continue;
-            if (test != NULL && on_windows != (strcmp(ways[which], "iocp") == 0))
-                continue;
-            if (test != NULL)
-                snprintf(names[count], sizeof *names, "httpd --" OPTION " %s: %s", ways[which], row->name);
-            else
-                snprintf(names[count], sizeof *names, "httpd: %s", row->name);
-            tests[count] = (struct tap_test){names[count], test != NULL ? *test : *row->once, row->expected,
-                                             row->cause, SECTION};
-            count++;
-        }
-    }
+    for (size_t i = 0; i < WAYS; i++)
+        chosen[i] = on_windows == (strcmp(ways[i], "iocp") == 0) ? ways[i] : NULL;
     make_site();
-    int status = tap_run("", tests, count);
+    int status = tap_run_rows("httpd", OPTION, chosen, WAYS, rows, ROWS);
     remove_site();
     return status;
 }

@@ -49,14 +49,6 @@ static bool one_at_a_time(void)
     return (breaks & ISOLATION) != 0;
 }
 
-/* A client that has been answered once: the server has taken it in. */
-static int served_client(const struct server *server)
-{
-    int fd = client_connect(server);
-    ck_assert_msg(client_gets_echo(fd, "hello"), "a new client said hello and got no echo");
-    return fd;
-}
-
 /* How many descriptors the server has for itself, now that it has surely opened all of them. */
 static int own_descriptors(const struct server *server)
 {
@@ -85,7 +77,7 @@ static void assert_ends_well(struct server *server)
 
 /* The end of a test about something else: our own servers must stop well after
  * whatever has happened to them. A foreign one is judged by the stop rows only. */
-static void assert_stops(struct server *server)
+static void assert_ours_stops(struct server *server)
 {
     if (!server->foreign)
         assert_ends_well(server);
@@ -103,7 +95,7 @@ static void assert_echo(size_t total, size_t piece)
     ck_assert_msg(client_hears_nothing(fd, 20), "after the echo came more bytes, or an end");
     client_finish(fd);
     ck_assert_msg(client_ending(fd) == ENDED, "the client finished, and was not closed properly");
-    assert_stops(&server);
+    assert_ours_stops(&server);
 }
 
 START_TEST(echo_nothing)
@@ -114,7 +106,7 @@ START_TEST(echo_nothing)
     client_finish(fd);
     ck_assert_msg(client_receive(fd, &byte, 1) == 0, "a client that sent nothing received something");
     ck_assert_msg(client_ending(fd) == ENDED, "the client finished, and was not closed properly");
-    assert_stops(&server);
+    assert_ours_stops(&server);
 }
 END_TEST
 
@@ -135,7 +127,7 @@ START_TEST(echo_byte_by_byte)
         ck_assert_msg(client_receive(fd, &back, 1) == 1, "byte %u of 1000 did not come back", i + 1);
         ck_assert_msg(back == byte, "byte %u of 1000 was %d, and came back as %d", i + 1, byte, back);
     }
-    assert_stops(&server);
+    assert_ours_stops(&server);
 }
 END_TEST
 
@@ -150,7 +142,7 @@ START_TEST(echo_sizes)
         size_t back = client_echo(fd, sizes[i], sizes[i], (unsigned)i);
         ck_assert_msg(back == sizes[i], "of a message of %zu bytes, %zu came back right", sizes[i], back);
     }
-    assert_stops(&server);
+    assert_ours_stops(&server);
 }
 END_TEST
 
@@ -189,7 +181,7 @@ START_TEST(echo_own_bytes)
                       "a client that read late, after others had been served, got %zu of its own %zu bytes",
                       back, taken);
     }
-    assert_stops(&server);
+    assert_ours_stops(&server);
 }
 END_TEST
 
@@ -209,7 +201,7 @@ START_TEST(echo_v6)
         snprintf(line, sizeof line, "listening on [%s]:%u\n", addresses[i], server.port);
         ck_assert_str_eq(server.line, line);
         assert_serves(&server);
-        assert_stops(&server);
+        assert_ours_stops(&server);
     }
 }
 END_TEST
@@ -235,7 +227,7 @@ START_TEST(half_close_owing)
     ck_assert_msg(back == taken, "the client sent %zu bytes and its FIN, and got %zu back", taken, back);
     ck_assert_msg(client_ending(fd) == ENDED,
                   "all came back, and then the connection was not closed properly");
-    assert_stops(&server);
+    assert_ours_stops(&server);
 }
 END_TEST
 
@@ -259,7 +251,7 @@ START_TEST(half_close_at_once)
         ck_assert_msg(client_ending(fd) == ENDED, "client %d of 200 was not closed properly", i + 1);
         close(fd);
     }
-    assert_stops(&server);
+    assert_ours_stops(&server);
 }
 END_TEST
 
@@ -271,7 +263,7 @@ START_TEST(reset_early)
     for (int i = 0; i < 200; i++)
         client_reset(client_connect(&server)); /* often while still in the queue */
     assert_serves(&server);
-    assert_stops(&server);
+    assert_ours_stops(&server);
 }
 END_TEST
 
@@ -287,7 +279,7 @@ START_TEST(reset_after_data)
     if (bystander >= 0)
         ck_assert_msg(client_gets_echo(bystander, "still there?"), "another client lost its connection, too");
     assert_serves(&server);
-    assert_stops(&server);
+    assert_ours_stops(&server);
 }
 END_TEST
 
@@ -305,7 +297,7 @@ START_TEST(reset_while_owed)
     if (bystander >= 0)
         ck_assert_msg(client_gets_echo(bystander, "still there?"), "another client lost its connection, too");
     assert_serves(&server);
-    assert_stops(&server);
+    assert_ours_stops(&server);
 }
 END_TEST
 
@@ -323,7 +315,7 @@ START_TEST(reset_broken_pipe)
         kill(server.pid, SIGCONT);
     }
     assert_serves(&server);
-    assert_stops(&server);
+    assert_ours_stops(&server);
 }
 END_TEST
 
@@ -338,7 +330,7 @@ START_TEST(isolation_silent)
         assert_serves(&server);
     ck_assert_msg(client_gets_echo(silent, "at last"), "the silent client was not answered when it spoke");
     ck_assert_msg(client_gets_echo(half, "me too"), "the silent client was not answered when it spoke again");
-    assert_stops(&server);
+    assert_ours_stops(&server);
 }
 END_TEST
 
@@ -364,7 +356,7 @@ START_TEST(isolation_busy)
     for (int i = 0; i < 100; i++)
         assert_serves(&server);
     kill(child, SIGKILL);
-    assert_stops(&server);
+    assert_ours_stops(&server);
 }
 END_TEST
 
@@ -380,7 +372,7 @@ START_TEST(isolation_is_broken)
     char back[5];
     ck_assert_msg(client_receive(second, back, 5) == 5,
                   "the first client has left, and the second still waits");
-    assert_stops(&server);
+    assert_ours_stops(&server);
 }
 END_TEST
 
@@ -439,7 +431,7 @@ START_TEST(memory_idle)
     size_t each = memory_per_idle_client(&server, clients);
     size_t limit = one_at_a_time() ? (size_t)128 * KiB : (size_t)2 * KiB;
     ck_assert_msg(each <= limit, "an idle client costs the server %zu bytes", each);
-    assert_stops(&server);
+    assert_ours_stops(&server);
 }
 END_TEST
 
@@ -453,7 +445,7 @@ START_TEST(memory_idle_is_broken)
                   "an idle client costs only %zu bytes: this server does not keep a stack for each", each);
     ck_assert_msg(each < (size_t)128 * KiB, "an idle client costs %zu KiB, more than its whole stack",
                   each / KiB);
-    assert_stops(&server);
+    assert_ours_stops(&server);
 }
 END_TEST
 
@@ -525,7 +517,7 @@ START_TEST(descriptors_out)
                       "there are descriptors again, and client %d of those who waited is not served", i + 1);
         close(outside[i]);
     }
-    assert_stops(&server);
+    assert_ours_stops(&server);
 }
 END_TEST
 
@@ -546,7 +538,7 @@ START_TEST(descriptors_no_spin)
     server_limit_descriptors(&server, 1000);
     ck_assert_msg(client_gets_echo(waiting, "thanks"),
                   "there are descriptors again, and the client is not served");
-    assert_stops(&server);
+    assert_ours_stops(&server);
 }
 END_TEST
 
@@ -586,7 +578,7 @@ START_TEST(descriptors_of_a_table)
         ck_assert_msg(client_receive(fds[members + i], back, 9) == 9,
                       "client %d left, and the one who waited for a descriptor was not served", i + 1);
     }
-    assert_stops(&server);
+    assert_ours_stops(&server);
 }
 END_TEST
 
@@ -604,7 +596,7 @@ static void assert_survives(const char *faults)
     ck_assert_msg(server_alive(&server), "the server ended after %s; on stderr: \"%.300s\"", faults,
                   server_errors(&server));
     assert_serves(&server);
-    assert_stops(&server);
+    assert_ours_stops(&server);
 }
 
 START_TEST(descriptors_other_exhaustion)
@@ -647,7 +639,7 @@ START_TEST(errors_interrupted)
                   MiB);
     close(fd);
     assert_serves(&server);
-    assert_stops(&server);
+    assert_ours_stops(&server);
 }
 END_TEST
 
@@ -662,7 +654,7 @@ START_TEST(errors_paused)
         kill(server.pid, SIGCONT);
         ck_assert_msg(client_gets_echo(fd, "on we go"), "after SIGSTOP and SIGCONT the client gets no echo");
     }
-    assert_stops(&server);
+    assert_ours_stops(&server);
 }
 END_TEST
 
@@ -672,7 +664,7 @@ START_TEST(errors_short_send)
     int fd = client_connect(&server);
     size_t back = client_echo(fd, MiB, 30000, 4);
     ck_assert_msg(back == MiB, "sends were short, and %zu of %d bytes came back right", back, MiB);
-    assert_stops(&server);
+    assert_ours_stops(&server);
 }
 END_TEST
 
@@ -883,7 +875,7 @@ START_TEST(stop_port_free)
     close(fd);
     struct server again = server_start(&(struct server_setup){.arguments = {"--port", port}});
     assert_serves(&again);
-    assert_stops(&again);
+    assert_ours_stops(&again);
 }
 END_TEST
 
@@ -941,7 +933,7 @@ START_TEST(startup_port_in_use)
     ck_assert_msg(strstr(run.err, port) != NULL && strstr(run.err, strerror(EADDRINUSE)) != NULL,
                   "the message should name the port and the reason, and is: \"%s\"", run.err);
     assert_serves(&server);
-    assert_stops(&server);
+    assert_ours_stops(&server);
 }
 END_TEST
 
@@ -999,7 +991,7 @@ START_TEST(startup_line)
     assert_serves(&server);
     ck_assert_msg(server_errors(&server)[0] == '\0', "without --verbose it wrote to stderr: \"%s\"",
                   server_errors(&server));
-    assert_stops(&server);
+    assert_ours_stops(&server);
 }
 END_TEST
 
@@ -1036,7 +1028,7 @@ START_TEST(leaks)
     if (!sanitized())
         ck_assert_msg(after <= before + (size_t)192 * KiB,
                       "8,000 clients came and went, and left %zu bytes each", (after - before) / 8000);
-    assert_stops(&server);
+    assert_ours_stops(&server);
 }
 END_TEST
 
@@ -1064,7 +1056,7 @@ START_TEST(waiting_free)
     double share = share_while_silent(&server);
     ck_assert_msg(share < 0.02, "100 clients said nothing, and the server used %.0f %% of a processor",
                   100 * share);
-    assert_stops(&server);
+    assert_ours_stops(&server);
 }
 END_TEST
 
@@ -1076,7 +1068,7 @@ START_TEST(waiting_is_broken)
                   "while nothing happened the server wanted only %.0f %% of a processor: it waits, and that "
                   "is another model",
                   100 * share);
-    assert_stops(&server);
+    assert_ours_stops(&server);
 }
 END_TEST
 
@@ -1126,7 +1118,7 @@ START_TEST(stalls_nodelay)
     ck_assert(getsockopt(end, IPPROTO_TCP, TCP_NODELAY, &on, &size) == 0);
     close(end);
     ck_assert_msg(on != 0, "TCP_NODELAY is not set on the client's socket");
-    assert_stops(&server);
+    assert_ours_stops(&server);
 }
 END_TEST
 
@@ -1176,7 +1168,7 @@ START_TEST(stalls_two_pieces)
                       "a message of %zu bytes takes %.0f microseconds, %.0f times as long as one of %zu",
                       sizes[i], times[i][ROUNDS / 2], ratio, sizes[0]);
     }
-    assert_stops(&server);
+    assert_ours_stops(&server);
 }
 END_TEST
 
@@ -1199,7 +1191,7 @@ START_TEST(scale)
     for (size_t i = 0; i < count; i++)
         client_reset(fds[i]);
     free(fds);
-    assert_stops(&server);
+    assert_ours_stops(&server);
 }
 END_TEST
 
@@ -1230,7 +1222,7 @@ START_TEST(set_size)
     for (size_t i = 0; i < CLIENTS; i++)
         client_reset(fds[i]);
     assert_serves(&server);
-    assert_stops(&server);
+    assert_ours_stops(&server);
 }
 END_TEST
 
@@ -1251,7 +1243,7 @@ START_TEST(scale_is_broken)
                           i + 2, i + 1);
         close(fds[i]);
     }
-    assert_stops(&server);
+    assert_ours_stops(&server);
 }
 END_TEST
 

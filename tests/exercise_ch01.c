@@ -39,20 +39,6 @@ static int64_t milliseconds(void)
     return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
-static void assert_stops(struct server *server)
-{
-    int status = server_stop(server, SIGTERM);
-    ck_assert_msg(status == 0, "at SIGTERM the server ended with status %d, on stderr: \"%.300s\"", status,
-                  server_errors(server));
-}
-
-static int served_client(const struct server *server)
-{
-    int fd = client_connect(server);
-    ck_assert_msg(client_gets_echo(fd, "hello"), "a client got no echo");
-    return fd;
-}
-
 /* ---- the server and its children ---- */
 
 enum { MOST_CHILDREN = 64 };

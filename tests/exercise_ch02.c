@@ -19,13 +19,6 @@
 #define PIECES "the book, chapter 2, \"The server, piece by piece\""
 #define IDEA "the book, chapter 2, \"The idea\""
 
-static void assert_stops(struct server *server)
-{
-    int status = server_stop(server, SIGTERM);
-    ck_assert_msg(status == 0, "at SIGTERM the server ended with status %d, on stderr: \"%.300s\"", status,
-                  server_errors(server));
-}
-
 /* ---- what every solution still has to do ---- */
 
 START_TEST(still_echoes)

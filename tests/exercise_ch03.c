@@ -25,20 +25,6 @@
 /* What exercises/02-idle-timeout/flags has the exercise compiled with. */
 enum { IDLE_MS = 1100 };
 
-static void assert_stops(struct server *server)
-{
-    int status = server_stop(server, SIGTERM);
-    ck_assert_msg(status == 0, "at SIGTERM the server ended with status %d, on stderr: \"%.300s\"", status,
-                  server_errors(server));
-}
-
-static int served_client(const struct server *server)
-{
-    int fd = client_connect(server);
-    ck_assert_msg(client_gets_echo(fd, "hello"), "a client got no echo");
-    return fd;
-}
-
 static void let_sleep(const struct server *server)
 {
     ck_assert_msg(eventually(server_asleep(server)), "nobody says anything, and the server does not sleep");

@@ -27,20 +27,6 @@
 #define PIECES "the book, chapter 4, \"The server, piece by piece\""
 #define EXERCISES "the book, chapter 4, \"Exercises\", and `make hint`"
 
-static void assert_stops(struct server *server)
-{
-    int status = server_stop(server, SIGTERM);
-    ck_assert_msg(status == 0, "at SIGTERM the server ended with status %d, on stderr: \"%.300s\"", status,
-                  server_errors(server));
-}
-
-static int served_client(const struct server *server)
-{
-    int fd = client_connect(server);
-    ck_assert_msg(client_gets_echo(fd, "hello"), "a client got no echo");
-    return fd;
-}
-
 /* ---- what every solution still has to do ---- */
 
 START_TEST(still_echoes)

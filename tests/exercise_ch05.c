@@ -25,13 +25,6 @@
 #define PIECES "the book, chapter 5, \"The server, piece by piece\""
 #define EXERCISES "the book, chapter 5, \"Exercises\", and `make hint`"
 
-static void assert_stops(struct server *server)
-{
-    int status = server_stop(server, SIGTERM);
-    ck_assert_msg(status == 0, "at SIGTERM the server ended with status %d, on stderr: \"%.300s\"", status,
-                  server_errors(server));
-}
-
 static void put(int fd, const char *text)
 {
     client_send(fd, text, strlen(text));

@@ -41,13 +41,6 @@ static const char *program; /* whose exercise is checked */
 
 /* ---- what all of them need ---- */
 
-static void assert_stops(struct server *server)
-{
-    int status = server_stop(server, SIGTERM);
-    ck_assert_msg(status == 0, "at SIGTERM the server ended with status %d, on stderr: \"%.300s\"", status,
-                  server_errors(server));
-}
-
 START_TEST(still_stops)
 {
     for (int i = 0; i < 2; i++) {
@@ -1292,13 +1285,6 @@ static struct watched watched_by(const struct server *server)
     }
     closedir(folder);
     return watched;
-}
-
-static int served_client(const struct server *server)
-{
-    int fd = client_connect(server);
-    ck_assert_msg(client_gets_echo(fd, "hello"), "a client got no echo");
-    return fd;
 }
 
 START_TEST(edge_triggered)

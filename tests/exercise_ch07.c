@@ -46,13 +46,6 @@ static bool knows_zero_copy; /* IORING_OP_SEND_ZC */
 
 /* ---- what all of them need ---- */
 
-static void assert_stops(struct server *server)
-{
-    int status = server_stop(server, SIGTERM);
-    ck_assert_msg(status == 0, "at SIGTERM the server ended with status %d, on stderr: \"%.300s\"", status,
-                  server_errors(server));
-}
-
 START_TEST(still_stops)
 {
     static const int signals[] = {SIGTERM, SIGINT};
@@ -89,13 +82,6 @@ static void asks(int fd, const char *line, const char *answer)
     put(fd, line);
     snprintf(when, sizeof when, "after \"%.*s\"", (int)strcspn(line, "\n"), line);
     gets(fd, answer, when);
-}
-
-static int64_t now_ms(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
 /* From now on, a server that is started finds rubbish in memory that it has freed, where the C library is

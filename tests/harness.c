@@ -39,7 +39,7 @@ static struct inject_slot *counters;
 
 /* ---- waiting ---- */
 
-static int64_t now_ms(void)
+int64_t now_ms(void)
 {
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
@@ -329,6 +329,13 @@ int server_stop(struct server *server, int signal_number)
             kill(server->pid, signal_number);
     }
     return server_wait(server);
+}
+
+void assert_stops(struct server *server)
+{
+    int status = server_stop(server, SIGTERM);
+    ck_assert_msg(status == 0, "at SIGTERM the server ended with status %d, on stderr: \"%.300s\"", status,
+                  server_errors(server));
 }
 
 void server_pause(const struct server *server)
@@ -799,6 +806,19 @@ bool client_gets_echo(int fd, const char *text)
     size_t size = strlen(text);
     client_send(fd, text, size);
     return client_receive(fd, back, size) == size && memcmp(back, text, size) == 0;
+}
+
+int served_client(const struct server *server)
+{
+    int fd = client_connect(server);
+    ck_assert_msg(client_gets_echo(fd, "hello"), "a new client said hello and got no echo");
+    return fd;
+}
+
+bool talks(int client)
+{
+    char back;
+    return send(client, "x", 1, MSG_NOSIGNAL) == 1 && recv(client, &back, 1, 0) == 1;
 }
 
 size_t client_flood(int fd, unsigned seed)

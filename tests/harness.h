@@ -58,6 +58,9 @@ struct server server_start(const struct server_setup *setup);
  * as a shell gives it: the exit status, or 128 plus the signal that ended it. */
 int server_stop(struct server *server, int signal_number);
 
+/* Stops it with SIGTERM; its status must be 0. */
+void assert_stops(struct server *server);
+
 /* Sends the signal, and does not wait. */
 void server_signal(const struct server *server, int signal_number);
 
@@ -152,6 +155,12 @@ unsigned char pattern(unsigned seed, size_t position);
 /* Sends text, and returns whether it comes back within the deadline. */
 bool client_gets_echo(int fd, const char *text);
 
+/* A new client that has been answered once: the server has taken it in. */
+int served_client(const struct server *server);
+
+/* Whether a client gets an echo; false, too, if it has been closed. */
+bool talks(int client);
+
 /* Sends the pattern of this seed until the server takes no more for a while,
  * and reads nothing. Returns how many bytes the server and the kernel took. */
 size_t client_flood(int fd, unsigned seed);
@@ -187,6 +196,7 @@ bool client_hears_nothing(int fd, int milliseconds);
 struct deadline {
     int64_t end_ms; /* on CLOCK_MONOTONIC */
 };
+int64_t now_ms(void);                 /* on a clock that nobody sets */
 struct deadline deadline_start(void); /* 10 s, times CK_TIMEOUT_MULTIPLIER */
 bool deadline_over(const struct deadline *deadline);
 int deadline_left_ms(const struct deadline *deadline);

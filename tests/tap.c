@@ -116,3 +116,33 @@ int tap_run(const char *prefix, const struct tap_test *tests, size_t count)
     }
     return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
 }
+
+int tap_run_rows(const char *program, const char *option, const char *const *ways, size_t count,
+                 const struct tap_row *rows, size_t row_count)
+{
+    enum { NAME = 200 };
+    struct tap_test *tests = calloc(row_count * TAP_WAYS, sizeof *tests);
+    char(*names)[NAME] = calloc(row_count * TAP_WAYS, sizeof *names);
+    size_t test_count = 0;
+
+    if (tests == NULL || names == NULL)
+        abort();
+    for (const struct tap_row *row = rows; row < rows + row_count; row++) {
+        for (size_t which = 0; which < (row->once != NULL ? 1 : count); which++) {
+            const TTest *const *test = row->once != NULL ? row->once : row->tests[which];
+            if (test == NULL || (row->once == NULL && ways[which] == NULL))
+                continue;
+            if (row->once != NULL)
+                snprintf(names[test_count], NAME, "%s: %s", program, row->name);
+            else
+                snprintf(names[test_count], NAME, "%s --%s %s: %s", program, option, ways[which], row->name);
+            tests[test_count] =
+                (struct tap_test){names[test_count], *test, row->expected, row->cause, row->section};
+            test_count++;
+        }
+    }
+    int status = tap_run("", tests, test_count);
+    free(tests);
+    free(names);
+    return status;
+}

@@ -23,6 +23,20 @@ struct tap_test {
  * Returns the exit status for main(): 0, or 1 if a test failed. */
 int tap_run(const char *prefix, const struct tap_test *tests, size_t count);
 
+enum { TAP_WAYS = 4 };
+
+/* A test that runs once, or with each of several ways in which a server can wait. */
+struct tap_row {
+    const TTest *const *tests[TAP_WAYS]; /* one for each way */
+    const TTest *const *once;            /* or this one, not with a certain way */
+    const char *name, *expected, *cause, *section;
+};
+
+/* Runs tests[0] to tests[count - 1] of each row as tap_run() does, by the name "program --option way: name",
+ * or "program: name". count is TAP_WAYS at most; a way that is NULL is left out. */
+int tap_run_rows(const char *program, const char *option, const char *const *ways, size_t count,
+                 const struct tap_row *rows, size_t row_count);
+
 /* Ends the test that calls it as skipped: neither passed nor failed. */
 #define tap_skip(...) tap_skip_at(__FILE__, __LINE__, __VA_ARGS__)
 _Noreturn void tap_skip_at(const char *file, int line, const char *format, ...)

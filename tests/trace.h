@@ -45,6 +45,9 @@ bool trace_leave(const struct server *server, struct call *call);
 void trace_read(const struct server *server, uint64_t address, void *data, size_t size);
 void trace_write(const struct server *server, uint64_t address, const void *data, size_t size);
 
+/* Whether such a call is no business of the server's, but of the C library's or of a sanitizer's. */
+bool is_of_others(long number);
+
 /* Lets it go on, unwatched. */
 void trace_end(const struct server *server);
 
