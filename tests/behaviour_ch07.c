@@ -894,7 +894,7 @@ static void flood_together(const struct server *server, const int *fds, size_t s
 
 static void zero_copy_reset(void)
 {
-    enum { CLIENTS = 8, ROUNDS = 2 };
+    enum { CLIENTS = 8, ROUNDS = 6 };
     struct server server = start_with("--zero-copy", "1024");
     int base = own_descriptors(&server);
     int steady = client_connect(&server);
