@@ -2139,7 +2139,8 @@ static void wrong(const char *a, const char *b, const char *message)
     server_options("");
     const char *const arguments[] = {"--port", "0", a, b, NULL};
     struct run run = run_program(arguments);
-    ck_assert_msg(run.status == 2, "%s %s: the status is %d", a, b != NULL ? b : "", run.status);
+    ck_assert_msg(run.status == 2, "%s %s: the status is %d; on stderr: %s", a, b != NULL ? b : "",
+                  run.status, run.err);
     ck_assert_msg(run.out[0] == '\0', "%s: on stdout: %s", a, run.out);
     ck_assert_msg(strstr(run.err, message) != NULL, "%s %s: on stderr there is no \"%s\": %s", a,
                   b != NULL ? b : "", message, run.err);

@@ -103,6 +103,13 @@ void server_options(const char *options)
 
 static bool under_wine;
 
+/* Now and then, Wine does not start a program, and says so, or nothing. Ours always say why they end with an
+ * error. */
+static bool failed_by_wine(const char *errors)
+{
+    return under_wine && (errors[0] == '\0' || strncmp(errors, "wine", 4) == 0);
+}
+
 void server_under_wine(void)
 {
     under_wine = true;
@@ -278,8 +285,15 @@ struct server server_start(const struct server_setup *setup)
     if (counts[0] != '\0')
         unlink(counts);
     if (!ready) {
-        kill(server.pid, SIGKILL);
+        static int more_tries = 2;
         const char *errors = server_errors(&server);
+        if (!server_alive(&server) && failed_by_wine(errors) && more_tries-- > 0) {
+            waitpid(server.pid, NULL, 0);
+            close(out[0]);
+            close(server.errors);
+            return server_start(setup);
+        }
+        kill(server.pid, SIGKILL);
         bool asked = false;
         for (size_t i = 0; i < sizeof arguments / sizeof *arguments; i++)
             asked = asked || (arguments[i] != NULL && strcmp(arguments[i], "--engine") == 0);
@@ -368,7 +382,7 @@ const char *server_errors(const struct server *server)
     return text;
 }
 
-struct run run_program(const char *const arguments[])
+static struct run run_once(const char *const arguments[])
 {
     static const struct server_setup plain;
     char out_path[64];
@@ -394,6 +408,14 @@ struct run run_program(const char *const arguments[])
     read_all(err, run.err, sizeof run.err);
     close(out);
     close(err);
+    return run;
+}
+
+struct run run_program(const char *const arguments[])
+{
+    struct run run = run_once(arguments);
+    for (int tries = 1; tries < 3 && run.status != 0 && failed_by_wine(run.err); tries++)
+        run = run_once(arguments);
     return run;
 }
 
