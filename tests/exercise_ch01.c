@@ -32,13 +32,6 @@ enum { TIMEOUT_MS = 1100 };
 /* What exercise 01-3 asks for. */
 enum { WORKERS = 4, QUEUE = 16 };
 
-static int64_t milliseconds(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
-
 /* ---- the server and its children ---- */
 
 enum { MOST_CHILDREN = 64 };
@@ -110,10 +103,10 @@ static uint64_t cpu_of_all(const struct server *server)
 static void assert_rests(const struct server *server, const char *when)
 {
     uint64_t before = cpu_of_all(server);
-    int64_t begin = milliseconds();
+    int64_t begin = now_ms();
     poll(NULL, 0, 500);
     uint64_t used = (cpu_of_all(server) - before) / 1000000;
-    uint64_t passed = (uint64_t)(milliseconds() - begin);
+    uint64_t passed = (uint64_t)(now_ms() - begin);
     ck_assert_msg(used * 10 < passed, "%s it used %llu ms of the processor in %llu ms", when,
                   (unsigned long long)used, (unsigned long long)passed);
 }
@@ -152,11 +145,11 @@ static bool times_out(int fd)
 START_TEST(timeout_silent)
 {
     struct server server = server_start(NULL);
-    int64_t begin = milliseconds();
+    int64_t begin = now_ms();
     int fd = client_connect(&server);
     int after_words = served_client(&server);
     ck_assert_msg(times_out(fd), "a client that said nothing was not closed");
-    int64_t passed = milliseconds() - begin;
+    int64_t passed = now_ms() - begin;
     /* The kernel counts in ticks of up to 10 ms. */
     ck_assert_msg(passed >= TIMEOUT_MS - 20, "it was closed after %lld ms; TIMEOUT_MS is %d",
                   (long long)passed, TIMEOUT_MS);
@@ -170,14 +163,14 @@ END_TEST
  * whether the client stayed; silence: how long, at most, the server can have waited. */
 static bool speaks_in_time(int fd, int64_t *silence)
 {
-    int64_t begin = milliseconds();
+    int64_t begin = now_ms();
     int64_t last = begin;
     *silence = 0;
-    while (milliseconds() - begin < 2 * TIMEOUT_MS + TIMEOUT_MS / 3) {
+    while (now_ms() - begin < 2 * TIMEOUT_MS + TIMEOUT_MS / 3) {
         poll(NULL, 0, TIMEOUT_MS / 3);
         if (!client_gets_echo(fd, "still here"))
             return false;
-        int64_t now = milliseconds();
+        int64_t now = now_ms();
         if (now - last > *silence)
             *silence = now - last;
         last = now;

@@ -172,13 +172,6 @@ END_TEST
 
 /* ---- 03-2, idle timeout ---- */
 
-static int64_t milliseconds(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
-
 /* Whether the server closes the client, four times as late as it should at most,
  * or later where tests are given more time. */
 static bool times_out(int fd)
@@ -196,7 +189,7 @@ static bool times_out(int fd)
 /* Since when: the checker's clock and the server's may round differently. */
 static void assert_in_time(int64_t since, const char *who)
 {
-    int64_t passed = milliseconds() - since;
+    int64_t passed = now_ms() - since;
     ck_assert_msg(passed >= IDLE_MS - 2, "%s was closed after %lld ms; IDLE_MS is %d", who, (long long)passed,
                   IDLE_MS);
 }
@@ -204,13 +197,13 @@ static void assert_in_time(int64_t since, const char *who)
 START_TEST(idle_silent)
 {
     struct server server = server_start(NULL);
-    int64_t begin = milliseconds();
+    int64_t begin = now_ms();
     int fd = client_connect(&server);
     ck_assert_msg(times_out(fd), "a client that said nothing was not closed, and nobody else was there");
     assert_in_time(begin, "a client that said nothing");
     fd = client_connect(&server);
     poll(NULL, 0, IDLE_MS / 2); /* the half of its time; then it begins anew */
-    begin = milliseconds();
+    begin = now_ms();
     assert_echo(fd);
     ck_assert_msg(times_out(fd), "a client that said something, and then nothing more, was not closed");
     assert_in_time(begin, "a client that had said something");
@@ -223,13 +216,13 @@ END_TEST
  * seen nothing of it. */
 static bool speaks_in_time(int fd, int64_t *idle)
 {
-    int64_t begin = milliseconds();
+    int64_t begin = now_ms();
     int64_t last = begin;
     *idle = 0;
-    while (milliseconds() - begin < 2 * IDLE_MS + IDLE_MS / 3) {
+    while (now_ms() - begin < 2 * IDLE_MS + IDLE_MS / 3) {
         poll(NULL, 0, IDLE_MS / 10);
         bool heard = client_gets_echo(fd, "still here");
-        int64_t now = milliseconds();
+        int64_t now = now_ms();
         if (now - last > *idle)
             *idle = now - last;
         last = now;
@@ -270,7 +263,7 @@ START_TEST(idle_moved)
     int first = served_client(&server);
     int last = served_client(&server);
     poll(NULL, 0, IDLE_MS * 2 / 3); /* two thirds of its time; then it begins anew */
-    int64_t begin = milliseconds();
+    int64_t begin = now_ms();
     assert_echo(last);
     client_finish(first);
     ck_assert_msg(client_ending(first) != STILL_OPEN, "a client finished, and was not closed");

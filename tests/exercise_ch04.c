@@ -102,13 +102,6 @@ static int find_descriptor(const struct server *server, const char *kind)
 
 /* ---- 04-1, signals and timers as descriptors ---- */
 
-static int64_t milliseconds(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
-
 /* The numbers in the last complete line of what the server reports. */
 static bool reports(const struct server *server, unsigned long long clients, unsigned long long messages)
 {
@@ -178,10 +171,10 @@ START_TEST(timer_sleeps)
     served_client(&server);
     ck_assert_msg(eventually(count_lines(&server) >= 1), "no line came on stderr");
     uint64_t calls = waits(&server);
-    int64_t begin = milliseconds();
+    int64_t begin = now_ms();
     poll(NULL, 0, 1500); /* the time in which nothing but the timer happens */
     calls = waits(&server) - calls;
-    int64_t passed = milliseconds() - begin;
+    int64_t passed = now_ms() - begin;
     ck_assert_msg(calls <= (uint64_t)passed / 1000 + 2,
                   "nobody says anything, and epoll_wait() was called %llu times in %lld ms",
                   (unsigned long long)calls, (long long)passed);
@@ -213,11 +206,11 @@ START_TEST(signal_grace)
     struct server server = server_start(&(struct server_setup){.faults = ""});
     client_flood(client_connect(&server), 0);
     uint64_t calls = waits(&server);
-    int64_t begin = milliseconds();
+    int64_t begin = now_ms();
     kill(server.pid, SIGTERM);
     ck_assert_msg(eventually(!server_alive(&server)),
                   "a client does not read, and the server that was to stop waits for it without end");
-    int64_t passed = milliseconds() - begin;
+    int64_t passed = now_ms() - begin;
     int status = server_wait(&server);
     ck_assert_msg(status == 0, "at SIGTERM the server ended with status %d", status);
     ck_assert_msg(passed >= 2900,

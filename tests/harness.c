@@ -103,11 +103,11 @@ void server_options(const char *options)
 
 static bool under_wine;
 
-/* Now and then, Wine does not start a program, and says so, or nothing. Ours always say why they end with an
- * error. */
-static bool failed_by_wine(const char *errors)
+/* Now and then, Wine does not start a program: its status is 1, and Wine says why, or nothing. Ours always
+ * say why they end with that status. */
+static bool failed_by_wine(int status, const char *errors)
 {
-    return under_wine && (errors[0] == '\0' || strncmp(errors, "wine", 4) == 0);
+    return under_wine && status == 1 && (errors[0] == '\0' || strncmp(errors, "wine", 4) == 0);
 }
 
 void server_under_wine(void)
@@ -287,13 +287,13 @@ struct server server_start(const struct server_setup *setup)
     if (!ready) {
         static int more_tries = 2;
         const char *errors = server_errors(&server);
-        if (!server_alive(&server) && failed_by_wine(errors) && more_tries-- > 0) {
-            waitpid(server.pid, NULL, 0);
+        if (server_alive(&server)) {
+            kill(server.pid, SIGKILL);
+        } else if (failed_by_wine(server_wait(&server), errors) && more_tries-- > 0) {
             close(out[0]);
             close(server.errors);
             return server_start(setup);
         }
-        kill(server.pid, SIGKILL);
         bool asked = false;
         for (size_t i = 0; i < sizeof arguments / sizeof *arguments; i++)
             asked = asked || (arguments[i] != NULL && strcmp(arguments[i], "--engine") == 0);
@@ -414,7 +414,7 @@ static struct run run_once(const char *const arguments[])
 struct run run_program(const char *const arguments[])
 {
     struct run run = run_once(arguments);
-    for (int tries = 1; tries < 3 && run.status != 0 && failed_by_wine(run.err); tries++)
+    for (int tries = 1; tries < 3 && failed_by_wine(run.status, run.err); tries++)
         run = run_once(arguments);
     return run;
 }
